@@ -1,0 +1,1 @@
+//! The MemKV wire protocol.
