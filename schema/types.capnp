@@ -1,0 +1,189 @@
+@0xb1d2a6f0c3e94a52;
+using Spec = import "spec.capnp";
+
+# ---------------------------------------------------------------- frame header
+
+const protocolVersion :UInt8 = 1 $Spec.layout;
+# The version of this specification.
+
+const frameMagic :UInt32 = 0x31564b4d $Spec.layout;
+# The bytes `MKV1`.
+# [MKV-FRAME-2] A receiver MUST close the connection when the first four bytes of a frame are anything else.
+
+const frameMagicOffset :UInt8 = 0 $Spec.layout;
+const frameVersionOffset :UInt8 = 4 $Spec.layout;
+# [MKV-FRAME-3] The MAC is checked before the version. Bytes 0 to 31 and the place of the MAC never change in any version.
+const frameKindOffset :UInt8 = 5 $Spec.layout;
+const frameFlagsOffset :UInt8 = 6 $Spec.layout;
+const frameControlWordsOffset :UInt8 = 8 $Spec.layout;
+const frameIdOffset :UInt8 = 12 $Spec.layout;
+# The key id in hello frames, the request id in all others.
+const framePayloadLengthOffset :UInt8 = 16 $Spec.layout;
+const frameCreditsOffset :UInt8 = 20 $Spec.layout;
+# Receive credits granted to the peer. [MKV-FRAME-4] On byte streams it MUST be 0; a receiver on a byte stream closes the connection
+# when it is not.
+const frameSequenceOffset :UInt8 = 24 $Spec.layout;
+const frameMacOffset :UInt8 = 32 $Spec.layout;
+# HMAC-SHA256 over header bytes 0 to 31 and the control message.
+# [MKV-FRAME-5] A receiver MUST verify the MAC, in constant time, before it acts on anything in the frame but its lengths, and MUST close
+# the connection when it does not hold.
+const frameHeaderSizeBytes :UInt32 = 64 $Spec.layout;
+# [MKV-FRAME-1] A frame is a 64-byte header, a control message of whole 8-byte words, and, when the payload length is not zero,
+# the payload and its 32-byte tag, with nothing between them. All integers are little-endian.
+const frameTagSizeBytes :UInt32 = 32 $Spec.layout;
+# A payload's tag is the negotiated bulk MAC over the frame's 64-byte header and the payload.
+# [MKV-FRAME-6] No byte of a payload may become visible to anyone before its tag held; when it does not hold the receiver MUST close the
+# connection.
+
+const frameFlagLast :UInt16 = 1 $Spec.layout;
+# The last frame of its message. [MKV-FRAME-7] Other flag bits MUST be sent as 0 and MUST be ignored when received.
+
+enum FrameKind {
+  reserved @0;
+  hello @1;
+  # Session set-up: `Connect` and its reply.
+  request @2;
+  # From the side that connected.
+  response @3;
+  # From the side that accepted. [MKV-FRAME-8] A frame of a kind that this side does not expect closes the connection.
+}
+
+# ---------------------------------------------------------------- limits
+
+const controlSizeBytesMax :UInt32 = 262144 $Spec.limit("bytes");
+# The control message of one frame.
+# [MKV-LIM-1] A receiver MUST check every length against these limits before it reserves memory for it, and MUST close the connection when a
+# frame's length exceeds its limit.
+const helloSizeBytesMax :UInt32 = 4096 $Spec.limit("bytes");
+# A whole hello frame. Also all that a server holds for a connection before the first frame under derived keys.
+const payloadSizeBytesMax :UInt32 = 1048576 $Spec.limit("bytes");
+# The payload of one frame.
+const blockSizeBytes :UInt32 = 1048576 $Spec.limit("bytes");
+# Checksums are made over blocks of a value of this size; the last block may be shorter.
+const valueSizeBytesMax :UInt64 = 1073741824 $Spec.limit("bytes");
+const keySizeBytesMax :UInt32 = 512 $Spec.limit("bytes");
+const namespaceSizeBytesMax :UInt32 = 255 $Spec.limit("bytes");
+const manifestNameSizeBytesMax :UInt32 = 1024 $Spec.limit("bytes");
+const manifestSizeBytesMax :UInt32 = 67108864 $Spec.limit("bytes");
+# A manifest's body, whatever its format.
+const manifestChunksMax :UInt32 = 1048576 $Spec.limit("chunks");
+const batchItemsMax :UInt32 = 4096 $Spec.limit("items");
+# The keys or items of one Exists, Delete, BatchRead or BatchWrite message, over all its frames.
+const frameItemsMax :UInt32 = 4096 $Spec.limit("items");
+# The pieces or chunk references listed in one frame.
+const listEntriesMax :UInt32 = 1024 $Spec.limit("entries");
+# The entries of one ListManifests reply.
+const requestsInFlightMax :UInt32 = 256 $Spec.limit("requests");
+# The requests of one connection that are not answered yet. [MKV-LIM-2] A server MUST NOT accept more; it closes the connection.
+const leaseMsDefault :UInt32 = 10000 $Spec.limit("ms");
+const leaseMsMax :UInt32 = 60000 $Spec.limit("ms");
+const leasesPerClientMax :UInt32 = 1048576 $Spec.limit("leases");
+const setupTimeoutMs :UInt32 = 5000 $Spec.limit("ms");
+# The life of a connection that has not yet sent a frame under derived keys.
+const setupConnectionsMax :UInt32 = 256 $Spec.limit("connections");
+# Such connections on the whole server.
+const putManifestRetriesMax :UInt32 = 4 $Spec.limit("retries");
+const regionsMax :UInt32 = 64 $Spec.limit("regions");
+# The regions one connection has registered.
+const detailSizeBytesMax :UInt32 = 512 $Spec.limit("bytes");
+const hashSizeBytesMax :UInt32 = 64 $Spec.limit("bytes");
+# A chunk hash in the `kv_store_v1` ABI.
+
+# ---------------------------------------------------------------- statuses
+
+enum Status {
+  # [MKV-STAT-1] A status that the receiver does not know MUST be treated as a failure that must not be retried; it is never taken for `ok`.
+  ok @0 $Spec.fault(nobody) $Spec.retry(no);
+  notFound @1 $Spec.fault(nobody) $Spec.retry(no);
+  # No such value or manifest: a miss.
+  conflict @2 $Spec.fault(caller) $Spec.retry(no);
+  # A value with another length or checksum is stored under this key.
+  missingChunks @3 $Spec.fault(nobody) $Spec.retry(no);
+  # PutManifest committed nothing: the listed chunks are not stored. Those that are were leased.
+  outOfSpace @4 $Spec.fault(server) $Spec.retry(afterDelay);
+  # Nothing may be evicted at this moment.
+  quotaExceeded @5 $Spec.fault(caller) $Spec.retry(afterDelay);
+  tooLarge @6 $Spec.fault(caller) $Spec.retry(no);
+  invalid @7 $Spec.fault(caller) $Spec.retry(no);
+  # The request is well formed, but its fields contradict one another or break a limit.
+  unsupported @8 $Spec.fault(caller) $Spec.retry(no);
+  # The server knows the operation but not this use of it.
+  unsupportedVersion @9 $Spec.fault(caller) $Spec.retry(no);
+  unknownOperation @10 $Spec.fault(caller) $Spec.retry(no);
+  checksumMismatch @11 $Spec.fault(peer) $Spec.retry(resend);
+  # The bytes are not those the checksum was made of.
+  leaseExpired @12 $Spec.fault(caller) $Spec.retry(no);
+  # The allocation is unknown: never made, finished, or reclaimed when its lease ended.
+  staleGeneration @13 $Spec.fault(caller) $Spec.retry(no);
+  # A manifest of the same or a later generation is stored under this name.
+  referenced @14 $Spec.fault(caller) $Spec.retry(no);
+  # A manifest names the value: it cannot be deleted alone.
+  busy @15 $Spec.fault(server) $Spec.retry(afterDelay);
+  # A limit of the server is reached (leases, memory, open writes).
+  storageFailed @16 $Spec.fault(server) $Spec.retry(no);
+  # The device failed; nothing was acknowledged.
+  shuttingDown @17 $Spec.fault(server) $Spec.retry(afterDelay);
+  internal @18 $Spec.fault(server) $Spec.retry(no);
+}
+
+# ---------------------------------------------------------------- shared structs
+
+struct Region {
+  # A place in memory that the client registered on this connection.
+  # [MKV-REG-1] A server MUST refuse, with `invalid`, a place outside the registered bytes.
+  id @0 :UInt32;
+  offset @1 :UInt64;
+  mac @2 :Data $Spec.optional $Spec.len(32);
+  # The bulk MAC of the bytes, present over RDMA, absent through shared memory.
+}
+
+struct RegionDescriptor {
+  # A registration. [MKV-REG-2] Regions belong to one connection and end with it.
+  id @0 :UInt32;
+  length @1 :UInt64 $Spec.min(1);
+  union {
+    sharedMemory @2 :Void;
+    # The file descriptor rides beside this frame on the local transport; one per descriptor, in order.
+    rdma @3 :RdmaMemory;
+  }
+}
+
+struct RdmaMemory {
+  address @0 :UInt64;
+  remoteKey @1 :UInt32;
+}
+
+struct QueuePair {
+  # One side of an RDMA reliable connection.
+  number @0 :UInt32;
+  packetSequence @1 :UInt32;
+  gid @2 :Data $Spec.len(16);
+  pathMtuBytes @3 :UInt32;
+  receiveCredits @4 :UInt32;
+}
+
+struct Piece {
+  # Consecutive bytes of one value.
+  # [MKV-VAL-1] A piece begins at a multiple of `blockSizeBytes` and does not cross a block's end, unless it answers a read of a range that
+  # begins inside a block.
+  # [MKV-VAL-2] Inline bytes of a frame's pieces follow one another in the payload in the order of the list, with nothing between; their
+  # lengths add up to the payload length.
+  index @0 :UInt32 $Spec.max(4095);
+  # The item of the batch that it belongs to; 0 in Read and Write.
+  offset @1 :UInt64 $Spec.max(1073741824);
+  length @2 :UInt32 $Spec.max(1048576);
+  checksum @3 :Data $Spec.optional $Spec.len(16);
+  # XXH3-128 of the piece's bytes, canonical (big-endian) form.
+  # [MKV-VAL-3] A receiver MUST verify it before the bytes become visible; one that does not hold fails its item with `checksumMismatch`.
+  union {
+    inline @4 :Void;
+    region @5 :Region;
+  }
+}
+
+struct ChunkReference {
+  key @0 :Data $Spec.lenMin(1) $Spec.lenMax(512);
+  length @1 :UInt64 $Spec.min(1) $Spec.max(1073741824);
+  checksum @2 :Data $Spec.optional $Spec.len(16);
+  # The value's checksum: XXH3-128 over the list of its blocks' checksums.
+}
