@@ -1,0 +1,424 @@
+//! What a server is told: the YAML file of `--config`, the command line over it, and the defaults under both.
+//!
+//! `File` is the document exactly as written: unknown keys, unknown words and malformed sizes are refused with
+//! the line they stand on and what is allowed there. `Settings` is the outcome, with nothing left to default.
+//! Files and directories named here are not touched: whether they exist and may be used is found out by who
+//! opens them.
+
+mod size;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+pub use size::ByteSize;
+use thiserror::Error;
+
+pub const ADDRESS_DEFAULT: &str = "127.0.0.1:9900";
+/// How much of the disk or of memory the embedded default may fill.
+pub const CAPACITY_DEFAULT: ByteSize = ByteSize::from_gib(10);
+pub const CAPACITY_MEMORY_DEFAULT: ByteSize = ByteSize::from_gib(1);
+pub const CONNECTIONS_MAX_DEFAULT: u32 = 4096;
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {path} is not accepted:\n{source}")]
+    Document { path: PathBuf, source: Box<serde_saphyr::Error> },
+    #[error("{name}: `{address}` is not an address to listen on; give HOST:PORT, such as {ADDRESS_DEFAULT}")]
+    Address { name: &'static str, address: String },
+    #[error("network.auth_key and network.auth_keys exclude each other: a list holds the current key first")]
+    KeyTwice,
+    #[error("network.auth_keys is empty: leave it out, or give at least one key (`memkv keygen` makes one)")]
+    KeysEmpty,
+    #[error("storage.path has no meaning in memory mode: remove it, or set storage.mode to file")]
+    PathInMemoryMode,
+    #[error("storage.sync has no meaning in memory mode: nothing there survives the process")]
+    SyncInMemoryMode,
+    #[error("storage.capacity {capacity} is less than the smallest store, {least}")]
+    CapacityTooSmall { capacity: ByteSize, least: ByteSize },
+    #[error(
+        "no data directory: neither XDG_DATA_HOME nor HOME is set; give one with --data DIR or storage.path"
+    )]
+    NoDataDirectory,
+}
+
+/// The smallest capacity that is worth a server: the largest value and room to move.
+pub const CAPACITY_MIN: ByteSize = ByteSize::from_mib(64);
+
+/// The document of `--config`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    pub network: Network,
+    pub storage: Storage,
+    pub log: Log,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    pub address: Option<String>,
+    pub auth_key: Option<String>,
+    /// All are accepted, so that keys rotate without downtime.
+    pub auth_keys: Option<Vec<String>>,
+    pub connections_max: Option<u32>,
+}
+
+/// Keys stay out of logs and panics.
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys = usize::from(self.auth_key.is_some()) + self.auth_keys.as_ref().map_or(0, Vec::len);
+        f.debug_struct("Network").field("address", &self.address).field("keys", &keys).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    pub mode: Option<Mode>,
+    pub path: Option<PathBuf>,
+    pub capacity: Option<ByteSize>,
+    pub sync: Option<Sync>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    File,
+    Memory,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::File => "file",
+            Mode::Memory => "memory",
+        }
+    }
+}
+
+/// When a device is flushed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Sync {
+    /// Before a manifest or a delete is acknowledged: it survives the loss of power.
+    #[default]
+    Always,
+    /// Never for an acknowledgement: what is acknowledged survives the process, but not the loss of power.
+    Never,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub level: Option<Level>,
+    pub format: Option<LogFormat>,
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl File {
+    pub fn load(path: &Path) -> Result<File, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        File::parse(&text, path)
+    }
+
+    /// `path` is only what errors call the document.
+    pub fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(File::default());
+        }
+        serde_saphyr::from_str(text)
+            .map_err(|source| ConfigError::Document { path: path.to_owned(), source: Box::new(source) })
+    }
+}
+
+/// What the command line says; it wins over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub address: Option<String>,
+    pub data: Option<PathBuf>,
+    pub log_file: Option<PathBuf>,
+    pub log_format: Option<LogFormat>,
+}
+
+/// What a server runs with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub addresses: Vec<SocketAddr>,
+    pub connections_max: u32,
+    pub keys: KeySource,
+    pub storage: StorageSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Clone, Debug)]
+pub struct StorageSettings {
+    pub mode: Mode,
+    /// Holds the key, the server's identity and, in file mode, the values. In memory mode it is used only for
+    /// what the configuration does not give.
+    pub directory: Option<PathBuf>,
+    pub capacity: ByteSize,
+    pub sync: Sync,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    pub level: Level,
+    pub format: LogFormat,
+    pub file: Option<PathBuf>,
+}
+
+/// Where the shared keys come from, the texts not yet looked at.
+#[derive(Clone)]
+pub enum KeySource {
+    Environment(String),
+    Config(Vec<String>),
+    DataDirectory,
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            KeySource::Environment(_) => "MEMKV_AUTH_KEY",
+            KeySource::Config(_) => "the configuration",
+            KeySource::DataDirectory => "the data directory",
+        })
+    }
+}
+
+/// The parts of the environment that settings depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub auth_key: Option<String>,
+    pub xdg_data_home: Option<PathBuf>,
+    pub home: Option<PathBuf>,
+}
+
+impl Environment {
+    pub fn of_process() -> Environment {
+        let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Environment {
+            auth_key: std::env::var("MEMKV_AUTH_KEY").ok().filter(|value| !value.is_empty()),
+            xdg_data_home: path("XDG_DATA_HOME").filter(|path| path.is_absolute()),
+            home: path("HOME"),
+        }
+    }
+
+    fn data_directory(&self) -> Option<PathBuf> {
+        let base = self.xdg_data_home.clone().or_else(|| Some(self.home.as_ref()?.join(".local/share")))?;
+        Some(base.join("memkv"))
+    }
+}
+
+impl Settings {
+    pub fn resolve(
+        file: File,
+        overrides: Overrides,
+        environment: &Environment,
+    ) -> Result<Settings, ConfigError> {
+        let mode = file.storage.mode.unwrap_or_default();
+        let keys = key_source(&file.network, environment)?;
+        let (name, address) = match (overrides.address, file.network.address) {
+            (Some(address), _) => ("--listen", address),
+            (None, Some(address)) => ("network.address", address),
+            (None, None) => ("network.address", ADDRESS_DEFAULT.to_owned()),
+        };
+        Ok(Settings {
+            addresses: resolve_address(name, address)?,
+            connections_max: file.network.connections_max.unwrap_or(CONNECTIONS_MAX_DEFAULT).max(1),
+            storage: storage_settings(mode, file.storage, overrides.data, &keys, environment)?,
+            keys,
+            log: LogSettings {
+                level: file.log.level.unwrap_or_default(),
+                format: overrides.log_format.or(file.log.format).unwrap_or_default(),
+                file: overrides.log_file.or(file.log.file),
+            },
+        })
+    }
+}
+
+fn storage_settings(
+    mode: Mode,
+    storage: Storage,
+    data: Option<PathBuf>,
+    keys: &KeySource,
+    environment: &Environment,
+) -> Result<StorageSettings, ConfigError> {
+    let capacity_default = match mode {
+        Mode::File => CAPACITY_DEFAULT,
+        Mode::Memory if storage.path.is_some() => return Err(ConfigError::PathInMemoryMode),
+        Mode::Memory if storage.sync.is_some() => return Err(ConfigError::SyncInMemoryMode),
+        Mode::Memory => CAPACITY_MEMORY_DEFAULT,
+    };
+    let capacity = storage.capacity.unwrap_or(capacity_default);
+    if capacity < CAPACITY_MIN {
+        return Err(ConfigError::CapacityTooSmall { capacity, least: CAPACITY_MIN });
+    }
+    let named = data.or(storage.path);
+    let directory = match (mode, keys) {
+        (Mode::Memory, KeySource::Environment(_) | KeySource::Config(_)) => named,
+        (Mode::File, _) | (Mode::Memory, KeySource::DataDirectory) => {
+            Some(named.or_else(|| environment.data_directory()).ok_or(ConfigError::NoDataDirectory)?)
+        }
+    };
+    Ok(StorageSettings { mode, directory, capacity, sync: storage.sync.unwrap_or_default() })
+}
+
+fn key_source(network: &Network, environment: &Environment) -> Result<KeySource, ConfigError> {
+    let config = match (&network.auth_key, &network.auth_keys) {
+        (Some(_), Some(_)) => return Err(ConfigError::KeyTwice),
+        (None, Some(keys)) if keys.is_empty() => return Err(ConfigError::KeysEmpty),
+        (None, Some(keys)) => Some(keys.clone()),
+        (Some(key), None) => Some(vec![key.clone()]),
+        (None, None) => None,
+    };
+    Ok(match (&environment.auth_key, config) {
+        (Some(key), _) => KeySource::Environment(key.clone()),
+        (None, Some(keys)) => KeySource::Config(keys),
+        (None, None) => KeySource::DataDirectory,
+    })
+}
+
+fn resolve_address(name: &'static str, address: String) -> Result<Vec<SocketAddr>, ConfigError> {
+    let resolved: Vec<SocketAddr> = address.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    if resolved.is_empty() {
+        return Err(ConfigError::Address { name, address });
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<File, ConfigError> {
+        File::parse(text, Path::new("config.yaml"))
+    }
+
+    fn settings(text: &str, overrides: Overrides) -> Result<Settings, ConfigError> {
+        let environment = Environment { home: Some("/home/ann".into()), ..Environment::default() };
+        Settings::resolve(parse(text)?, overrides, &environment)
+    }
+
+    fn message(text: &str) -> String {
+        settings(text, Overrides::default()).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn nothing_at_all_is_the_embedded_default() {
+        let settings = settings("# only a comment\n\n", Overrides::default()).unwrap();
+        assert_eq!(settings.addresses, ["127.0.0.1:9900".parse().unwrap()]);
+        assert_eq!(settings.storage.mode, Mode::File);
+        assert_eq!(settings.storage.directory, Some("/home/ann/.local/share/memkv".into()));
+        assert!(matches!(settings.keys, KeySource::DataDirectory));
+    }
+
+    #[test]
+    fn the_whole_document_is_read() {
+        let text = "network:\n  address: 127.0.0.1:7000\n  auth_keys:\n    - \"aa\"\n    - \"bb\"\n  connections_max: 12\n\
+                    storage:\n  mode: file\n  path: /srv/memkv\n  capacity: 1.5TiB\n  sync: never\n\
+                    log:\n  level: debug\n  format: json\n  file: /var/log/memkv.log\n";
+        let settings = settings(text, Overrides::default()).unwrap();
+        assert_eq!(settings.addresses[0].port(), 7000);
+        assert_eq!(settings.connections_max, 12);
+        assert!(matches!(&settings.keys, KeySource::Config(keys) if keys == &["aa", "bb"]));
+        assert_eq!(settings.storage.capacity.bytes(), 1536 << 30);
+        assert_eq!(settings.storage.sync, Sync::Never);
+        assert_eq!(settings.log.level, Level::Debug);
+        assert_eq!(settings.log.format, LogFormat::Json);
+        assert_eq!(settings.log.file, Some("/var/log/memkv.log".into()));
+    }
+
+    #[test]
+    fn the_command_line_and_the_environment_win() {
+        let file = parse("network:\n  address: 127.0.0.1:7000\n  auth_key: \"aa\"\nstorage:\n  path: /srv\n")
+            .unwrap();
+        let overrides = Overrides {
+            address: Some("127.0.0.1:0".into()),
+            data: Some("/tmp/elsewhere".into()),
+            ..Overrides::default()
+        };
+        let environment = Environment { auth_key: Some("cc".into()), ..Environment::default() };
+        let settings = Settings::resolve(file, overrides, &environment).unwrap();
+        assert_eq!(settings.addresses[0].port(), 0);
+        assert_eq!(settings.storage.directory, Some("/tmp/elsewhere".into()));
+        assert!(matches!(settings.keys, KeySource::Environment(key) if key == "cc"));
+    }
+
+    #[test]
+    fn memory_mode_with_a_key_needs_no_directory() {
+        let settings = settings(
+            "network:\n  auth_key: \"aa\"\nstorage:\n  mode: memory\n  capacity: 64MiB\n",
+            Overrides::default(),
+        )
+        .unwrap();
+        assert_eq!(settings.storage.directory, None);
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line_and_what_is_allowed() {
+        let unknown = message("network:\n  address: 127.0.0.1:1\n  adress: x\n");
+        assert!(unknown.contains("adress") && unknown.contains("connections_max"), "{unknown}");
+        assert!(unknown.contains("line 3") || unknown.contains("3 |"), "{unknown}");
+        let mode = message("storage:\n  mode: disk\n");
+        assert!(mode.contains("disk") && mode.contains("file") && mode.contains("memory"), "{mode}");
+        let size = message("storage:\n  capacity: 10 bananas\n");
+        assert!(size.contains("10 bananas") && size.contains("GiB"), "{size}");
+        let section = message("networks:\n  address: x\n");
+        assert!(section.contains("networks") && section.contains("network"), "{section}");
+    }
+
+    #[test]
+    fn contradictions_say_what_to_do() {
+        assert!(
+            message("network:\n  auth_key: \"aa\"\n  auth_keys: [\"bb\"]\n").contains("exclude each other")
+        );
+        assert!(message("network:\n  auth_keys: []\n").contains("memkv keygen"));
+        assert!(message("network:\n  address: nonsense\n").contains("HOST:PORT"));
+        assert!(message("storage:\n  mode: memory\n  path: /srv\n").contains("memory mode"));
+        assert!(message("storage:\n  capacity: 1MiB\n").contains("64MiB"));
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let file = parse("network:\n  auth_key: \"5ecre7\"\n").unwrap();
+        assert!(!format!("{file:?}").contains("5ecre7"));
+        let settings = settings("network:\n  auth_key: \"5ecre7\"\n", Overrides::default()).unwrap();
+        assert!(!format!("{settings:?}").contains("5ecre7"));
+    }
+}
