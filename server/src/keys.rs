@@ -1,0 +1,202 @@
+//! The shared keys: read from text, drawn anew, kept in the data directory.
+//!
+//! A key's text lives only in buffers that are wiped. A key file that others may read is refused, never
+//! repaired: whoever widened it must know that the key may have leaked.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::config::KeySource;
+
+pub const KEY_SIZE_BYTES: usize = 32;
+/// The file's name in the data directory.
+pub const KEY_FILE: &str = "auth.key";
+
+#[derive(Clone)]
+pub struct KeyBytes(Zeroizing<[u8; KEY_SIZE_BYTES]>);
+
+#[derive(Debug, Error)]
+pub enum KeyError {
+    #[error("{place} is not a key: it must be 64 hexadecimal characters; `memkv keygen` makes one")]
+    Malformed { place: KeyPlace },
+    #[error("the system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+    #[error("cannot use the key file {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error(
+        "the key file {path} may be read by others (mode {mode:04o}); if nobody else saw the key run \
+         `chmod 600 {path}`, else remove the file and a new key is made"
+    )]
+    Exposed { path: PathBuf, mode: u32 },
+}
+
+#[derive(Clone, Debug)]
+pub enum KeyPlace {
+    Environment,
+    Config { place: usize },
+    File(PathBuf),
+}
+
+impl std::fmt::Display for KeyPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeyPlace::Environment => f.write_str("MEMKV_AUTH_KEY"),
+            KeyPlace::Config { place } => {
+                write!(f, "key {} of the configuration's network section", place + 1)
+            }
+            KeyPlace::File(path) => write!(f, "the content of {}", path.display()),
+        }
+    }
+}
+
+impl KeyBytes {
+    pub fn as_bytes(&self) -> &[u8; KEY_SIZE_BYTES] {
+        &self.0
+    }
+
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(hex::encode(self.as_bytes()))
+    }
+
+    fn parse(text: &str, place: KeyPlace) -> Result<KeyBytes, KeyError> {
+        let mut bytes = Zeroizing::new([0; KEY_SIZE_BYTES]);
+        match hex::decode_to_slice(text.trim(), bytes.as_mut()) {
+            Ok(()) => Ok(KeyBytes(bytes)),
+            Err(_) => Err(KeyError::Malformed { place }),
+        }
+    }
+}
+
+/// A new key from the system's random source.
+pub fn draw() -> Result<KeyBytes, KeyError> {
+    let mut bytes = Zeroizing::new([0; KEY_SIZE_BYTES]);
+    getrandom::fill(bytes.as_mut()).map_err(KeyError::Random)?;
+    Ok(KeyBytes(bytes))
+}
+
+/// The keys that the environment or the configuration gives, the current one first; `None` when neither does.
+pub fn from_source(source: &KeySource) -> Result<Option<Vec<KeyBytes>>, KeyError> {
+    match source {
+        KeySource::Environment(text) => Ok(Some(vec![KeyBytes::parse(text, KeyPlace::Environment)?])),
+        KeySource::Config(texts) => texts
+            .iter()
+            .enumerate()
+            .map(|(place, text)| KeyBytes::parse(text, KeyPlace::Config { place }))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Some),
+        KeySource::DataDirectory => Ok(None),
+    }
+}
+
+/// The key kept in `directory`, made on the first start.
+pub fn in_directory(directory: &Path) -> Result<KeyBytes, KeyError> {
+    let path = directory.join(KEY_FILE);
+    match read(&path) {
+        Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(&path),
+        other => other,
+    }
+}
+
+fn read(path: &Path) -> Result<KeyBytes, KeyError> {
+    let failed = |source| KeyError::File { path: path.to_owned(), source };
+    let mut file = fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    }
+    let mut text = Zeroizing::new([0; 2 * KEY_SIZE_BYTES + 2]);
+    let length = read_up_to(&mut file, text.as_mut()).map_err(failed)?;
+    let text = std::str::from_utf8(&text[..length]).unwrap_or_default();
+    KeyBytes::parse(text, KeyPlace::File(path.to_owned()))
+}
+
+fn read_up_to(file: &mut fs::File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+/// Written aside and linked into place, so that a crash leaves no half-written key and nobody's is replaced.
+fn create(path: &Path) -> Result<KeyBytes, KeyError> {
+    let failed = |source| KeyError::File { path: path.to_owned(), source };
+    let key = draw()?;
+    let aside = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(failed)?;
+    let written = file
+        .write_all(format!("{}\n", key.to_hex().as_str()).as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&aside, path));
+    // The name aside is of no use any more, whatever happened.
+    let _ = fs::remove_file(&aside);
+    match written {
+        Ok(()) => Ok(key),
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => read(path),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_kept_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = in_directory(directory.path()).unwrap();
+        let second = in_directory(directory.path()).unwrap();
+        assert_eq!(first.as_bytes(), second.as_bytes());
+        let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        in_directory(directory.path()).unwrap();
+        let path = directory.path().join(KEY_FILE);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = in_directory(directory.path()).err().map(|error| error.to_string()).unwrap();
+        assert!(error.contains("0640") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn damaged_keys_are_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(KEY_FILE);
+        for text in ["", "zz", &"g".repeat(64), &"a".repeat(63), &"a".repeat(65), &"a".repeat(128)] {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let error = in_directory(directory.path()).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.contains("64 hexadecimal")), "{text:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn keys_come_from_the_configuration_in_order() {
+        let source = KeySource::Config(vec!["11".repeat(32), "22".repeat(32)]);
+        let keys = from_source(&source).unwrap().unwrap();
+        assert_eq!(keys[0].as_bytes(), &[0x11; 32]);
+        assert_eq!(keys[1].as_bytes(), &[0x22; 32]);
+        let source = KeySource::Config(vec!["11".repeat(32), "2".repeat(31)]);
+        let error = from_source(&source).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("key 2")));
+    }
+
+    #[test]
+    fn drawn_keys_differ() {
+        assert_ne!(draw().unwrap().as_bytes(), draw().unwrap().as_bytes());
+    }
+}
