@@ -1,0 +1,101 @@
+//! Checksums of stored bytes: XXH3-128, in canonical (big-endian) form.
+//!
+//! They find damage, not forgery: whoever can change the bytes can change the checksum. The MAC keeps strangers out.
+//! A value's checksum is made of its blocks' checksums, so that a part of a value can be verified by itself.
+
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+/// The size of a checksum, in bytes.
+pub const SIZE_BYTES: usize = 16;
+/// Checksums are made over blocks of a value of this size; the last block may be shorter.
+pub const BLOCK_SIZE_BYTES: usize = 1024 * 1024;
+
+/// A checksum in canonical form.
+pub type Checksum = [u8; SIZE_BYTES];
+
+/// The checksum of one block, or of any other run of bytes.
+pub fn block(bytes: &[u8]) -> Checksum {
+    xxh3_128(bytes).to_be_bytes()
+}
+
+/// The checksum of a value, made of its blocks' checksums in order. An empty value has no blocks.
+pub fn value<'a>(blocks: impl IntoIterator<Item = &'a Checksum>) -> Checksum {
+    let mut hasher = BlockHasher::new();
+    for block in blocks {
+        hasher.update(block);
+    }
+    hasher.finish()
+}
+
+/// The checksum of a value whose bytes are all at hand.
+pub fn value_of(bytes: &[u8]) -> Checksum {
+    let mut hasher = BlockHasher::new();
+    for bytes in bytes.chunks(BLOCK_SIZE_BYTES) {
+        hasher.update(&block(bytes));
+    }
+    hasher.finish()
+}
+
+/// The checksum of bytes that come piece by piece: the same as [`block`] of them joined.
+#[derive(Clone, Default)]
+pub struct BlockHasher(Xxh3Default);
+
+impl BlockHasher {
+    pub fn new() -> BlockHasher {
+        BlockHasher::default()
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all bytes since the beginning or the last reset.
+    pub fn finish(&self) -> Checksum {
+        self.0.digest128().to_be_bytes()
+    }
+
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the reference implementation: `xxhsum -H2` of nothing and of "a".
+    #[test]
+    fn blocks_match_the_reference() {
+        assert_eq!(hex(block(b"")), "99aa06d3014798d86001c324468d497f");
+        assert_eq!(hex(block(b"a")), "a96faf705af16834e6c632b61e964e1f");
+    }
+
+    #[test]
+    fn pieces_join() {
+        let bytes: Vec<u8> = (0..5000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for cut in [0, 1, 16, 239, 240, 241, 256, 1024, 4999, 5000] {
+            let mut hasher = BlockHasher::new();
+            hasher.update(&bytes[..cut]);
+            hasher.update(&bytes[cut..]);
+            assert_eq!(hasher.finish(), block(&bytes), "cut at {cut}");
+            hasher.reset();
+            assert_eq!(hasher.finish(), block(b""));
+        }
+    }
+
+    #[test]
+    fn a_value_is_the_list_of_its_blocks() {
+        let bytes = vec![7u8; BLOCK_SIZE_BYTES + 3];
+        let first = block(&bytes[..BLOCK_SIZE_BYTES]);
+        let second = block(&bytes[BLOCK_SIZE_BYTES..]);
+        assert_eq!(value([&first, &second]), block(&[first, second].concat()));
+        assert_eq!(value_of(&bytes), value([&first, &second]));
+        assert_eq!(value_of(b"abc"), block(&block(b"abc")));
+        assert_eq!(value([]), block(b""));
+        assert_eq!(value_of(b""), value([]));
+    }
+
+    fn hex(checksum: Checksum) -> String {
+        checksum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
