@@ -27,6 +27,9 @@ struct Connect {
   # [MKV-CONN-5] Until the first frame under derived keys, a server holds at most `helloSizeBytesMax` for a connection, for at
   # most `setupTimeoutMs`, and at most `setupConnectionsMax` such connections.
   # [MKV-CONN-6] A server MAY hold several keys at once; it answers under the key that the Connect names.
+  # [MKV-CONN-10] Once it accepted the reply, and before any other frame, the client sends its confirmation: a frame of kind hello with
+  # sequence number 1, the Connect's key id, no control message and no payload. It is the first frame under derived keys. A server closes
+  # the connection when anything else comes first, and either side when a hello frame comes later.
   nonce @0 :Data $Spec.len(32);
   clientId @1 :Data $Spec.len(16);
   # Drawn once by a client and the same on all its connections: leases are counted by it.
