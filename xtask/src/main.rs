@@ -1,1 +1,50 @@
-fn main() {}
+//! The project's own commands, run as `cargo xtask COMMAND`.
+//!
+//! Each works in a fresh clone on a machine with Rust alone; what more a command can use, it says in its help.
+#![forbid(unsafe_code)]
+
+mod licences;
+mod shell;
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test; end with one line, `N passed, N failed, N skipped`.
+    ///
+    /// Builds the workspace with all features, runs each test binary and the documentation's examples, and lists what
+    /// was skipped with the reason. Tests that need more than Rust (python3 with xxhash, g++, valgrind, npm, capnp)
+    /// skip themselves where it is missing; `.ci/run` installs all of it.
+    Test(tests::Options),
+    /// Check that every dependency's licence is one that deny.toml allows.
+    ///
+    /// Reads what `cargo metadata` says of the locked dependencies. Advisories are not checked: that needs the
+    /// RustSec database, see deny.toml.
+    Licences,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Test(options) => tests::run(&options),
+        Command::Licences => licences::run(),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

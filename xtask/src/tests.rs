@@ -1,0 +1,204 @@
+//! `cargo xtask test`: builds and runs every test of the workspace and counts them.
+//!
+//! Test binaries are run one after another by ourselves, not through `cargo test`, so that one that crashes or hangs is
+//! a failure with a name, and so that the count is of tests and not of lines that look like results.
+//!
+//! A test that cannot run here prints a line `MEMKV-SKIP <name> <reason>` on stdout and returns. It then counts as
+//! skipped, not as passed. A test that prints the line and fails is failed.
+
+mod tally;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use self::tally::Tally;
+use crate::shell;
+
+const POLL: Duration = Duration::from_millis(20);
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Run only tests whose names contain this.
+    filter: Option<String>,
+    /// Test only these packages.
+    #[arg(short, long)]
+    package: Vec<String>,
+    /// Build with optimisations.
+    #[arg(long)]
+    release: bool,
+    /// Print every test's output, not only that of failed ones.
+    #[arg(short, long)]
+    verbose: bool,
+    /// End a test binary that runs longer than this; it counts as failed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    timeout_s: u64,
+}
+
+/// One executable with tests in it, as cargo built it.
+struct Binary {
+    /// The package's name and the target's: `memkv-client::reconnect`.
+    name: String,
+    package: String,
+    executable: PathBuf,
+    package_root: PathBuf,
+}
+
+/// What came out of one run.
+struct Ended {
+    status: Option<ExitStatus>,
+    output: String,
+    elapsed: Duration,
+}
+
+/// Whether no test failed.
+pub fn run(options: &Options) -> Result<bool> {
+    let mut total = Tally::default();
+    for binary in build(options)? {
+        let ended = announced(&binary.name, options, || run_binary(&binary, options))?;
+        let tally = Tally::of_binary(&binary.name, &ended.output, succeeded(&ended));
+        report(&tally, &ended, options);
+        total.add(tally);
+    }
+    let ended = announced("documentation", options, || run_documentation(options))?;
+    let tally = Tally::of_documentation(&ended.output, succeeded(&ended));
+    report(&tally, &ended, options);
+    total.add(tally);
+
+    for failure in &total.failures {
+        println!("failed: {failure}");
+    }
+    for skip in &total.skips {
+        println!("skipped: {}: {}", skip.test, skip.reason);
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skips.len());
+    Ok(total.failures.is_empty())
+}
+
+fn succeeded(ended: &Ended) -> bool {
+    ended.status.is_some_and(|status| status.success())
+}
+
+/// Builds everything, programs and libraries too: some tests run them.
+fn build(options: &Options) -> Result<Vec<Binary>> {
+    shell::run(shell::cargo().arg("build").arg("--workspace").args(common_arguments(options)))?;
+    let messages = shell::output(
+        shell::cargo()
+            .args(["test", "--no-run", "--message-format=json-render-diagnostics"])
+            .args(package_arguments(options))
+            .args(common_arguments(options)),
+    )?;
+    let mut binaries = Vec::new();
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo wrote a message that is not JSON")?;
+        binaries.extend(test_binary(&message));
+    }
+    binaries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(binaries)
+}
+
+fn common_arguments(options: &Options) -> Vec<&str> {
+    let mut arguments = vec!["--all-features"];
+    if options.release {
+        arguments.push("--release");
+    }
+    arguments
+}
+
+fn package_arguments(options: &Options) -> Vec<&str> {
+    if options.package.is_empty() {
+        return vec!["--workspace"];
+    }
+    options.package.iter().flat_map(|package| ["--package", package]).collect()
+}
+
+/// The executable that a message of cargo's tells of, if it is one with tests.
+fn test_binary(message: &Value) -> Option<Binary> {
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = PathBuf::from(message["executable"].as_str()?);
+    let package_root = Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    let package = package_name(message["package_id"].as_str()?);
+    let target = message["target"]["name"].as_str()?;
+    Some(Binary { name: format!("{package}::{target}"), package, executable, package_root })
+}
+
+/// `path+file:///x/client#memkv-client@0.1.0` and `path+file:///x/xtask#0.0.0` name their packages differently.
+fn package_name(id: &str) -> String {
+    let (path, fragment) = id.split_once('#').unwrap_or((id, ""));
+    match fragment.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => path.rsplit('/').next().unwrap_or(path).to_owned(),
+    }
+}
+
+fn run_binary(binary: &Binary, options: &Options) -> Result<Ended> {
+    let mut command = Command::new(&binary.executable);
+    command.current_dir(&binary.package_root);
+    // What cargo sets for a test, where it differs from what it set for us.
+    command.env("CARGO_MANIFEST_DIR", &binary.package_root).env("CARGO_PKG_NAME", &binary.package);
+    command.args(&options.filter).arg("--show-output");
+    watch(command, options)
+}
+
+fn run_documentation(options: &Options) -> Result<Ended> {
+    let mut command = shell::cargo();
+    command.args(["test", "--quiet", "--doc", "--no-fail-fast"]);
+    command.args(package_arguments(options)).args(common_arguments(options));
+    command.arg("--").args(&options.filter).arg("--show-output");
+    watch(command, options)
+}
+
+/// Runs to the end, or to the time limit, with both outputs in one file: no pipe that could fill up.
+fn watch(mut command: Command, options: &Options) -> Result<Ended> {
+    let started = Instant::now();
+    let file = tempfile::NamedTempFile::new()?;
+    let output = File::options().append(true).open(file.path())?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let status = wait(&mut child, started + Duration::from_secs(options.timeout_s))?;
+    let output = String::from_utf8_lossy(&std::fs::read(file.path())?).into_owned();
+    Ok(Ended { status, output, elapsed: started.elapsed() })
+}
+
+/// `None` when the deadline came first; the child is dead either way.
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Names what runs before it runs, so that a slow one is seen to be slow.
+fn announced(name: &str, options: &Options, work: impl FnOnce() -> Result<Ended>) -> Result<Ended> {
+    print!("{name} ... ");
+    if options.verbose {
+        println!();
+    }
+    std::io::stdout().flush()?;
+    work()
+}
+
+fn report(tally: &Tally, ended: &Ended, options: &Options) {
+    let seconds = ended.elapsed.as_secs_f64();
+    println!("{tally} ({seconds:.1} s)");
+    if ended.status.is_none() {
+        println!("ended after {} s, its time limit", options.timeout_s);
+    }
+    if options.verbose || !tally.failures.is_empty() {
+        println!("{}", ended.output);
+    }
+}
