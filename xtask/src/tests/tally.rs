@@ -108,7 +108,11 @@ fn failed_tests(output: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Each test once, with its first reason, and only those that passed.
+///
+/// A test may have written the line past libtest's capture: then it stands anywhere before the sections, perhaps behind
+/// `test x ... `, and names its test itself.
 fn skipped_tests(name: &str, output: &str) -> Vec<Skip> {
+    let failed: Vec<&str> = failed_tests(output).collect();
     let mut skips: Vec<Skip> = Vec::new();
     let mut section = None;
     for line in output.lines() {
@@ -117,11 +121,13 @@ fn skipped_tests(name: &str, output: &str) -> Vec<Skip> {
         } else if line == "failures:" {
             // The output of failed tests follows that of passed ones.
             break;
-        } else if let Some((said, reason)) =
-            line.trim_start().strip_prefix(SKIP).and_then(|rest| rest.split_once(' '))
+        } else if let Some((said, reason)) = line.split_once(SKIP).and_then(|(_, rest)| rest.split_once(' '))
         {
-            let test = format!("{name}::{}", section.unwrap_or(said));
-            if skips.iter().all(|skip| skip.test != test) {
+            let test = section.unwrap_or(said);
+            let has_failed =
+                failed.iter().any(|failed| failed.rsplit("::").next() == test.rsplit("::").next());
+            let test = format!("{name}::{test}");
+            if !has_failed && skips.iter().all(|skip| skip.test != test) {
                 skips.push(Skip { test, reason: reason.to_owned() });
             }
         }
@@ -157,6 +163,18 @@ mod tests {
         assert_eq!(tally.failures, ["crate::unit::a::wrong", "crate::unit::a::wrong_too"]);
         let reason = "npm is not installed".to_owned();
         assert_eq!(tally.skips, [Skip { test: "crate::unit::a::absent".to_owned(), reason }]);
+    }
+
+    #[test]
+    fn a_skip_written_past_the_capture_counts_once_and_only_when_its_test_passed() {
+        let output = "test one ... MEMKV-SKIP one no g++\nok\nMEMKV-SKIP two no npm\nMEMKV-SKIP two no npm\n\
+            test a::two ... FAILED\nMEMKV-SKIP three no valgrind here\ntest three ... ok\n\
+            test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+        let tally = Tally::of_binary("x", output, false);
+        assert_eq!((tally.passed, tally.failures.len()), (0, 1));
+        let tests: Vec<&str> = tally.skips.iter().map(|skip| skip.test.as_str()).collect();
+        assert_eq!(tests, ["x::one", "x::three"]);
+        assert_eq!(tally.skips[1].reason, "no valgrind here");
     }
 
     #[test]
