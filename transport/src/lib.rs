@@ -1,1 +1,4 @@
+//! What both peers share: frames over a wire.
+#![deny(unsafe_code)]
 
+pub mod buf;

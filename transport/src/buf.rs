@@ -1,0 +1,572 @@
+//! Buffers for payloads: aligned for direct I/O, reference-counted, sliceable, recycled under a byte budget.
+//!
+//! Owns the memory of every payload in flight. Invariants:
+//! - every block begins at a multiple of [`ALIGNMENT_BYTES`] and its capacity is a power of two of at least that size;
+//! - a [`BufMut`] is the only handle to its block; a [`Buf`] shares it and nobody writes any more;
+//! - the capacities of all blocks of a pool, in use or idle, never exceed its budget;
+//! - whoever waits for memory gets it before whoever asks later, so a small request cannot starve a large one.
+//!
+//! A block lives until its pool is gone, and is handed out again as it is: its bytes are initialised, but stale.
+//! The pool does not wipe them; a receiver exposes only what it filled.
+
+#![expect(unsafe_code, reason = "aligned allocation and reference counts that outlive one allocation")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, TryAcquireError};
+
+/// Every buffer begins at a multiple of this: what O_DIRECT asks for on every device we know.
+pub const ALIGNMENT_BYTES: usize = 4096;
+/// The largest buffer.
+pub const BUFFER_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The smallest budget: one buffer of the largest size.
+pub const BUDGET_SIZE_BYTES_MIN: usize = BUFFER_SIZE_BYTES_MAX;
+
+const CLASS_COUNT: usize = 13;
+const REFERENCES_MAX: usize = isize::MAX as usize;
+
+const _: () = assert!(ALIGNMENT_BYTES << (CLASS_COUNT - 1) == BUFFER_SIZE_BYTES_MAX);
+
+/// Why a pool gives no buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// The budget is in use. Wait with [`BufPool::take`], or ask again when a buffer came back.
+    #[error("the buffer pool's budget is in use")]
+    Exhausted,
+    #[error("a buffer of {size_bytes} bytes is larger than {BUFFER_SIZE_BYTES_MAX}")]
+    TooLarge { size_bytes: usize },
+}
+
+// ---------------------------------------------------------------- the pool
+
+/// Hands out buffers and takes them back when the last reference is dropped. Clones share the pool.
+#[derive(Clone)]
+pub struct BufPool(Arc<Pool>);
+
+struct Pool {
+    budget_size_bytes: usize,
+    /// One permit for each page that may still be handed out. It queues in the order of asking.
+    pages: Semaphore,
+    shelves: Mutex<Shelves>,
+}
+
+/// Idle blocks by class, and the capacity of all blocks, idle or in use.
+struct Shelves {
+    idle: [Vec<NonNull<Block>>; CLASS_COUNT],
+    resident_size_bytes: usize,
+}
+
+// SAFETY: a block on a shelf has no other handle, and it is plain memory that any thread may free.
+unsafe impl Send for Shelves {}
+
+impl BufPool {
+    /// A pool that never holds more than `budget_size_bytes`, rounded down to whole pages.
+    pub fn new(budget_size_bytes: usize) -> BufPool {
+        let budget_size_bytes = budget_size_bytes.max(BUDGET_SIZE_BYTES_MIN);
+        let pages = (budget_size_bytes / ALIGNMENT_BYTES).min(Semaphore::MAX_PERMITS);
+        BufPool(Arc::new(Pool {
+            budget_size_bytes: pages * ALIGNMENT_BYTES,
+            pages: Semaphore::new(pages),
+            shelves: Mutex::new(Shelves { idle: Default::default(), resident_size_bytes: 0 }),
+        }))
+    }
+
+    /// A buffer of exactly this length, if the budget allows it now and nobody is waiting.
+    pub fn try_take(&self, size_bytes: usize) -> Result<BufMut, PoolError> {
+        let Some(class) = class_of(size_bytes)? else { return Ok(BufMut::default()) };
+        match self.0.pages.try_acquire_many(pages_of(class)) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => return Err(PoolError::Exhausted),
+        }
+        Ok(self.provide(class, size_bytes))
+    }
+
+    /// A buffer of exactly this length, as soon as the budget allows it. Those who wait are served in turn; dropping
+    /// the future gives the turn up.
+    pub async fn take(&self, size_bytes: usize) -> Result<BufMut, PoolError> {
+        let Some(class) = class_of(size_bytes)? else { return Ok(BufMut::default()) };
+        match self.0.pages.acquire_many(pages_of(class)).await {
+            Ok(permit) => permit.forget(),
+            Err(_) => return Err(PoolError::Exhausted),
+        }
+        Ok(self.provide(class, size_bytes))
+    }
+
+    pub fn budget_size_bytes(&self) -> usize {
+        self.0.budget_size_bytes
+    }
+
+    /// What is not handed out at this moment.
+    pub fn available_size_bytes(&self) -> usize {
+        self.0.pages.available_permits() * ALIGNMENT_BYTES
+    }
+
+    /// The memory the pool holds, handed out or idle.
+    pub fn resident_size_bytes(&self) -> usize {
+        self.0.lock().resident_size_bytes
+    }
+
+    fn provide(&self, class: usize, size_bytes: usize) -> BufMut {
+        let block = self.0.obtain(class);
+        // SAFETY: `obtain` hands out blocks that have no other handle.
+        unsafe { (*block.as_ptr()).pool = Some(Arc::clone(&self.0)) };
+        BufMut { block: Some(block), length: size_bytes }
+    }
+}
+
+impl Pool {
+    /// A block of this class that has no other handle. The caller holds its pages.
+    fn obtain(&self, class: usize) -> NonNull<Block> {
+        let mut shelves = self.lock();
+        if let Some(block) = shelves.idle[class].pop() {
+            return block;
+        }
+        // What is in use, this block included, fits the budget, for pages are held for all of it. So enough is idle.
+        let capacity = capacity_of(class);
+        while shelves.resident_size_bytes + capacity > self.budget_size_bytes {
+            let Some(block) = shelves.idle.iter_mut().rev().find_map(Vec::pop) else { break };
+            // SAFETY: a block on a shelf has no other handle.
+            shelves.resident_size_bytes -= unsafe { Block::free(block) };
+        }
+        shelves.resident_size_bytes += capacity;
+        drop(shelves);
+        Block::allocate(class)
+    }
+
+    /// Takes a block back. It is on its shelf before its pages are free, so that the budget holds at every moment.
+    fn shelve(&self, block: NonNull<Block>, class: usize) {
+        self.lock().idle[class].push(block);
+        self.pages.add_permits(pages_of(class) as usize);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
+        // Nothing in a critical section leaves the shelves half changed.
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let shelves = self.shelves.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for block in shelves.idle.iter_mut().flat_map(|shelf| shelf.drain(..)) {
+            // SAFETY: a block on a shelf has no other handle.
+            unsafe { Block::free(block) };
+        }
+    }
+}
+
+impl fmt::Debug for BufPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufPool")
+            .field("budget_size_bytes", &self.budget_size_bytes())
+            .field("available_size_bytes", &self.available_size_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The class of the smallest block that holds so many bytes; `None` for no bytes, which need no block.
+fn class_of(size_bytes: usize) -> Result<Option<usize>, PoolError> {
+    match size_bytes {
+        0 => Ok(None),
+        1..=BUFFER_SIZE_BYTES_MAX => {
+            let pages = size_bytes.div_ceil(ALIGNMENT_BYTES).next_power_of_two();
+            Ok(Some(pages.trailing_zeros() as usize))
+        }
+        _ => Err(PoolError::TooLarge { size_bytes }),
+    }
+}
+
+const fn capacity_of(class: usize) -> usize {
+    ALIGNMENT_BYTES << class
+}
+
+const fn pages_of(class: usize) -> u32 {
+    1 << class
+}
+
+// ---------------------------------------------------------------- blocks
+
+/// Aligned memory and its reference count. It is recycled together with its memory, so that taking a buffer from a
+/// warm pool allocates nothing.
+struct Block {
+    references: AtomicUsize,
+    memory: NonNull<u8>,
+    class: usize,
+    /// Where it returns to; `None` on a shelf, so that the pool does not keep itself alive, and outside any pool.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Block {
+    /// A block with one reference and zeroed memory.
+    fn allocate(class: usize) -> NonNull<Block> {
+        let layout = Block::layout(class);
+        // SAFETY: the layout's size is not zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        let block = Block { references: AtomicUsize::new(1), memory, class, pool: None };
+        NonNull::from(Box::leak(Box::new(block)))
+    }
+
+    fn layout(class: usize) -> Layout {
+        Layout::from_size_align(capacity_of(class), ALIGNMENT_BYTES)
+            .expect("at most 16 MiB, aligned to a power of two")
+    }
+
+    /// Frees a block and tells its capacity.
+    ///
+    /// # Safety
+    /// `block` comes from [`Block::allocate`] and has no other handle.
+    unsafe fn free(block: NonNull<Block>) -> usize {
+        // SAFETY: `allocate` leaked a box, and the caller gives up the last handle.
+        let block = unsafe { Box::from_raw(block.as_ptr()) };
+        // SAFETY: `allocate` got the memory with this same layout.
+        unsafe { dealloc(block.memory.as_ptr(), Block::layout(block.class)) };
+        capacity_of(block.class)
+    }
+
+    /// Gives up one handle; the last one sends the block home.
+    ///
+    /// # Safety
+    /// `block` is a live block and the caller owns one of its references, which it never uses again.
+    unsafe fn release(block: NonNull<Block>) {
+        // SAFETY: the caller's reference keeps the block alive here.
+        if unsafe { block.as_ref() }.references.fetch_sub(1, Ordering::Release) != 1 {
+            return;
+        }
+        // Everything other threads did with the block happened before this thread recycles it.
+        fence(Ordering::Acquire);
+        // SAFETY: the count fell to 0, so no other handle exists.
+        let exclusive = unsafe { &mut *block.as_ptr() };
+        *exclusive.references.get_mut() = 1;
+        let class = exclusive.class;
+        match exclusive.pool.take() {
+            Some(pool) => pool.shelve(block, class),
+            // SAFETY: as above, no other handle exists.
+            None => drop(unsafe { Block::free(block) }),
+        }
+    }
+}
+
+// ---------------------------------------------------------------- handles
+
+/// A buffer with one owner, who may write it. The default one is empty.
+#[derive(Default)]
+pub struct BufMut {
+    block: Option<NonNull<Block>>,
+    length: usize,
+}
+
+// SAFETY: it owns its block alone, and a block is memory, a count and an `Arc`, all of which may move between threads.
+unsafe impl Send for BufMut {}
+// SAFETY: a shared `BufMut` only reads.
+unsafe impl Sync for BufMut {}
+
+impl BufMut {
+    /// A zeroed buffer that belongs to no pool and is freed when dropped.
+    pub fn unpooled(size_bytes: usize) -> Result<BufMut, PoolError> {
+        let block = class_of(size_bytes)?.map(Block::allocate);
+        Ok(BufMut { block, length: size_bytes })
+    }
+
+    /// How long it can become.
+    pub fn capacity(&self) -> usize {
+        // SAFETY: a handle keeps its block alive.
+        self.block.map_or(0, |block| capacity_of(unsafe { block.as_ref() }.class))
+    }
+
+    /// Changes the length, up to the capacity. Bytes that come in sight are initialised, but stale.
+    ///
+    /// # Panics
+    /// If `length` exceeds the capacity.
+    pub fn resize(&mut self, length: usize) {
+        assert!(length <= self.capacity(), "{length} bytes do not fit a buffer of {}", self.capacity());
+        self.length = length;
+    }
+
+    /// Gives up writing, for sharing.
+    pub fn freeze(mut self) -> Buf {
+        Buf { block: self.block.take(), start: 0, length: self.length }
+    }
+}
+
+impl Deref for BufMut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self.block {
+            None => &[],
+            // SAFETY: the memory is initialised, holds at least `length` bytes, and only this handle can write it.
+            Some(block) => unsafe { std::slice::from_raw_parts(block.as_ref().memory.as_ptr(), self.length) },
+        }
+    }
+}
+
+impl DerefMut for BufMut {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self.block {
+            None => &mut [],
+            // SAFETY: the memory is initialised, holds at least `length` bytes, and this is its only handle.
+            Some(block) => unsafe {
+                std::slice::from_raw_parts_mut(block.as_ref().memory.as_ptr(), self.length)
+            },
+        }
+    }
+}
+
+impl Drop for BufMut {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            // SAFETY: this handle's reference, taken out of it.
+            unsafe { Block::release(block) };
+        }
+    }
+}
+
+impl fmt::Debug for BufMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufMut({} bytes)", self.length)
+    }
+}
+
+/// A range of a buffer that any number of owners share and nobody writes. Cloning and slicing copy no bytes.
+#[derive(Default)]
+pub struct Buf {
+    block: Option<NonNull<Block>>,
+    start: usize,
+    length: usize,
+}
+
+// SAFETY: all handles of a shared block only read its memory, and its count is atomic.
+unsafe impl Send for Buf {}
+// SAFETY: as above.
+unsafe impl Sync for Buf {}
+
+impl Buf {
+    /// A copy of these bytes outside any pool.
+    pub fn copy_of(bytes: &[u8]) -> Result<Buf, PoolError> {
+        let mut copy = BufMut::unpooled(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy.freeze())
+    }
+
+    /// A part of it, sharing the memory.
+    ///
+    /// # Panics
+    /// If the range does not lie within it, as slices do.
+    pub fn slice(&self, range: Range<usize>) -> Buf {
+        assert!(range.start <= range.end && range.end <= self.length, "{range:?} of {} bytes", self.length);
+        let mut part = self.clone();
+        part.start += range.start;
+        part.length = range.len();
+        part
+    }
+
+    /// Whether its first byte lies at a multiple of [`ALIGNMENT_BYTES`].
+    pub fn is_aligned(&self) -> bool {
+        self.start.is_multiple_of(ALIGNMENT_BYTES)
+    }
+
+    /// The bytes from its beginning to the end of its block: how far an aligned device write may read past its end.
+    /// What lies past its end is stale.
+    pub fn capacity(&self) -> usize {
+        // SAFETY: a handle keeps its block alive.
+        self.block.map_or(0, |block| capacity_of(unsafe { block.as_ref() }.class) - self.start)
+    }
+
+    /// Writable again, from the beginning of the block, if nobody shares it.
+    pub fn try_into_mut(mut self) -> Result<BufMut, Buf> {
+        let Some(block) = self.block else { return Ok(BufMut::default()) };
+        // SAFETY: a handle keeps its block alive. Acquire pairs with the release of whoever dropped the last other handle.
+        if unsafe { block.as_ref() }.references.load(Ordering::Acquire) != 1 {
+            return Err(self);
+        }
+        self.block = None;
+        Ok(BufMut { block: Some(block), length: self.start + self.length })
+    }
+}
+
+impl Clone for Buf {
+    fn clone(&self) -> Buf {
+        if let Some(block) = self.block {
+            // SAFETY: a handle keeps its block alive.
+            let before = unsafe { block.as_ref() }.references.fetch_add(1, Ordering::Relaxed);
+            if before > REFERENCES_MAX {
+                // A count that wraps would free memory in use.
+                std::process::abort();
+            }
+        }
+        Buf { block: self.block, start: self.start, length: self.length }
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self.block {
+            None => &[],
+            // SAFETY: `start + length` lies within the initialised memory, and nobody writes a shared block.
+            Some(block) => unsafe {
+                std::slice::from_raw_parts(block.as_ref().memory.as_ptr().add(self.start), self.length)
+            },
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            // SAFETY: this handle's reference, taken out of it.
+            unsafe { Block::release(block) };
+        }
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} bytes)", self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn buffers_are_aligned_and_recycled() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        for size_bytes in [1, 4095, 4096, 4097, 65_536, MIB, BUFFER_SIZE_BYTES_MAX] {
+            let mut buffer = pool.try_take(size_bytes).unwrap();
+            assert_eq!(buffer.len(), size_bytes);
+            assert_eq!(buffer.as_ptr() as usize % ALIGNMENT_BYTES, 0);
+            buffer.fill(7);
+            let first = buffer.as_ptr();
+            drop(buffer);
+            assert_eq!(pool.try_take(size_bytes).unwrap().as_ptr(), first, "the same block again");
+            assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
+        }
+        assert!(pool.try_take(0).unwrap().is_empty());
+        let too_large = pool.try_take(BUFFER_SIZE_BYTES_MAX + 1);
+        assert_eq!(too_large.map(|_| ()), Err(PoolError::TooLarge { size_bytes: BUFFER_SIZE_BYTES_MAX + 1 }));
+    }
+
+    #[test]
+    fn the_budget_covers_idle_memory_of_every_size() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        let large: Vec<BufMut> = (0..16).map(|_| pool.try_take(MIB).unwrap()).collect();
+        assert_eq!(pool.try_take(1).map(|_| ()), Err(PoolError::Exhausted));
+        drop(large);
+        let small: Vec<BufMut> = (0..4096).map(|_| pool.try_take(1).unwrap()).collect();
+        assert_eq!(pool.resident_size_bytes(), pool.budget_size_bytes());
+        drop(small);
+        drop(pool.try_take(BUFFER_SIZE_BYTES_MAX).unwrap());
+        assert_eq!(pool.resident_size_bytes(), pool.budget_size_bytes());
+    }
+
+    #[test]
+    fn slices_share_and_the_last_one_returns_the_block() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        let mut buffer = pool.try_take(10_000).unwrap();
+        for (at, byte) in buffer.iter_mut().enumerate() {
+            *byte = at as u8;
+        }
+        let whole = buffer.freeze();
+        let part = whole.slice(5000..6000);
+        let part_of_part = part.slice(10..20);
+        assert_eq!(&part_of_part[..], &whole[5010..5020]);
+        assert!(whole.is_aligned() && !part.is_aligned() && whole.slice(4096..4097).is_aligned());
+        assert_eq!(whole.capacity(), 16_384);
+        assert_eq!(part.capacity(), 16_384 - 5000);
+        let whole = whole.try_into_mut().expect_err("it is shared");
+        drop((whole, part));
+        assert!(pool.available_size_bytes() < pool.budget_size_bytes());
+        let mut again = part_of_part.try_into_mut().expect("it is shared no more");
+        assert_eq!(again.len(), 5020);
+        again.resize(again.capacity());
+        drop(again);
+        assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
+    }
+
+    #[test]
+    #[should_panic = "of 8 bytes"]
+    fn a_slice_beyond_the_end_panics() {
+        Buf::copy_of(b"12345678").unwrap().slice(4..9);
+    }
+
+    #[test]
+    fn buffers_outlive_their_pool() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        let buffer = pool.try_take(100).unwrap().freeze();
+        let copy = buffer.clone();
+        drop((pool, buffer));
+        assert_eq!(copy.len(), 100);
+    }
+
+    #[test]
+    fn threads_share_a_pool() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        std::thread::scope(|scope| {
+            for seed in 0..4usize {
+                let pool = pool.clone();
+                scope.spawn(move || {
+                    for round in 0..500usize {
+                        let size_bytes = 1 + (seed * 7919 + round * 104_729) % 200_000;
+                        let Ok(mut buffer) = pool.try_take(size_bytes) else { continue };
+                        buffer.fill(seed as u8);
+                        let buffer = buffer.freeze();
+                        let other = buffer.clone();
+                        let reader = std::thread::spawn(move || other.iter().all(|byte| *byte == seed as u8));
+                        drop(buffer);
+                        assert!(reader.join().unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_are_served_in_turn() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        let held = pool.try_take(BUFFER_SIZE_BYTES_MAX / 2).unwrap();
+        let mut large = std::pin::pin!(pool.take(BUFFER_SIZE_BYTES_MAX));
+        assert!(futures_poll(large.as_mut()).is_none());
+        assert_eq!(pool.try_take(1).map(|_| ()), Err(PoolError::Exhausted), "nobody overtakes who waits");
+        drop(held);
+        let large = futures_poll(large.as_mut()).expect("its turn").unwrap();
+        assert_eq!(large.len(), BUFFER_SIZE_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_gives_the_turn_up() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        let held = pool.try_take(BUFFER_SIZE_BYTES_MAX / 2).unwrap();
+        {
+            let mut large = std::pin::pin!(pool.take(BUFFER_SIZE_BYTES_MAX));
+            assert!(futures_poll(large.as_mut()).is_none());
+        }
+        assert!(pool.try_take(BUFFER_SIZE_BYTES_MAX / 2).is_ok());
+        drop(held);
+    }
+
+    fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.poll(&mut context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+}
