@@ -40,7 +40,7 @@ struct Chunk {
   kind @4 :ChunkKind;
 }
 
-struct Manifest $Spec.message {
+struct Manifest $Spec.message("manifestSizeBytesMax") {
   # A manifest blob is a 32-byte header and one Cap'n Proto message of a single segment without a segment table, its root a `Manifest`:
   #
   # | offset | size | field |

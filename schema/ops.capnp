@@ -5,7 +5,7 @@ using Session = import "session.capnp";
 
 # Every operation. One set serves every transport: where the bytes of a piece are is said in the piece.
 
-struct Request $Spec.message {
+struct Request $Spec.message("controlSizeBytesMax") {
   # A message is one or more frames of one request id and one operation; the last has `frameFlagLast`.
   # [MKV-MSG-1] A request id MUST NOT be used again on a connection before its reply's last frame arrived.
   # [MKV-MSG-2] Frames of different messages may interleave, and replies come in any order.
@@ -49,7 +49,7 @@ struct Request $Spec.message {
   }
 }
 
-struct Response $Spec.message {
+struct Response $Spec.message("controlSizeBytesMax") {
   # [MKV-MSG-7] The arm is that of the request; when `status` is not `ok`, all fields of the arm but those its comment names are to be ignored.
   status @0 :Types.Status;
   retryAfterMs @1 :UInt32 $Spec.max(60000);

@@ -27,8 +27,8 @@ enum PayloadUse {
 }
 
 # --- on a struct ---
-annotation message @0xd0f5b3a1c7e20010 (struct) :Void;
-# A root: it appears as the whole of a control message or of a stored blob.
+annotation message @0xd0f5b3a1c7e20010 (struct) :Text;
+# A root: it appears as the whole of a control message or of a stored blob. The text names the limit of its encoded size.
 
 # --- on a data, text or list field: its bounds, checked before anything past the decoder sees it ---
 annotation len @0xd0f5b3a1c7e20020 (field) :UInt32;
