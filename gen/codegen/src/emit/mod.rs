@@ -1,0 +1,28 @@
+//! One emitter per artifact. Each is a function from the checked [`Model`] to the text of one file.
+
+mod code;
+mod constants;
+mod enums;
+mod names;
+mod operations;
+mod views;
+
+use crate::model::Model;
+
+/// A generated file, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    pub name: &'static str,
+    pub text: String,
+}
+
+/// The Rust modules that `gen/lib.rs` includes, and that `gen/golden/` keeps a copy of.
+pub fn rust(model: &Model) -> Vec<Output> {
+    vec![
+        Output { name: "limits.rs", text: constants::limits(model) },
+        Output { name: "layout.rs", text: constants::layout(model) },
+        Output { name: "enums.rs", text: enums::emit(model) },
+        Output { name: "views.rs", text: views::emit(model) },
+        Output { name: "operations.rs", text: operations::emit(model) },
+    ]
+}
