@@ -14,6 +14,7 @@ mod error;
 pub mod frame;
 mod list;
 pub mod mac;
+pub mod manifest;
 mod read;
 mod write;
 
