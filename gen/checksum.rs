@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 /// The size of a checksum, in bytes.
 pub const SIZE_BYTES: usize = 16;
 /// Checksums are made over blocks of a value of this size; the last block may be shorter.
-pub const BLOCK_SIZE_BYTES: usize = 1024 * 1024;
+pub const BLOCK_SIZE_BYTES: usize = crate::limits::BLOCK_SIZE_BYTES as usize;
 
 /// A checksum in canonical form.
 pub type Checksum = [u8; SIZE_BYTES];

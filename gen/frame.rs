@@ -9,24 +9,26 @@ use core::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::{layout, limits};
+
 /// The size of a header, in bytes.
-pub const HEADER_SIZE_BYTES: usize = 64;
+pub const HEADER_SIZE_BYTES: usize = layout::FRAME_HEADER_SIZE_BYTES;
 /// The size of a payload's tag, in bytes. The tag is there exactly when the payload is not empty.
-pub const TAG_SIZE_BYTES: usize = 32;
+pub const TAG_SIZE_BYTES: usize = layout::FRAME_TAG_SIZE_BYTES;
 /// The part of the header that is under the MAC: everything before the MAC itself.
-pub const SIGNED_SIZE_BYTES: usize = 32;
+pub const SIGNED_SIZE_BYTES: usize = layout::FRAME_MAC_OFFSET;
 /// The bytes `MKV1`.
-pub const MAGIC: u32 = 0x3156_4b4d;
+pub const MAGIC: u32 = layout::FRAME_MAGIC;
 /// The version this crate speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = layout::PROTOCOL_VERSION;
 /// A control message is made of words of this size.
 pub const WORD_SIZE_BYTES: usize = 8;
 /// The longest control message of one frame.
-pub const CONTROL_SIZE_BYTES_MAX: usize = 256 * 1024;
+pub const CONTROL_SIZE_BYTES_MAX: usize = limits::CONTROL_SIZE_BYTES_MAX as usize;
 /// The longest payload of one frame.
-pub const PAYLOAD_SIZE_BYTES_MAX: usize = 1024 * 1024;
+pub const PAYLOAD_SIZE_BYTES_MAX: usize = limits::PAYLOAD_SIZE_BYTES_MAX as usize;
 /// The longest hello frame, header included.
-pub const HELLO_SIZE_BYTES_MAX: usize = 4096;
+pub const HELLO_SIZE_BYTES_MAX: usize = limits::HELLO_SIZE_BYTES_MAX as usize;
 
 /// A frame's header as it is on the wire.
 //= MKV-FRAME-1
@@ -52,16 +54,16 @@ pub struct Header {
 
 const _: () = {
     assert!(size_of::<Header>() == HEADER_SIZE_BYTES);
-    assert!(offset_of!(Header, magic) == 0);
-    assert!(offset_of!(Header, version) == 4);
-    assert!(offset_of!(Header, kind) == 5);
-    assert!(offset_of!(Header, flags) == 6);
-    assert!(offset_of!(Header, control_words) == 8);
-    assert!(offset_of!(Header, id) == 12);
-    assert!(offset_of!(Header, payload_length) == 16);
-    assert!(offset_of!(Header, credits) == 20);
-    assert!(offset_of!(Header, sequence) == 24);
-    assert!(offset_of!(Header, mac) == SIGNED_SIZE_BYTES);
+    assert!(offset_of!(Header, magic) == layout::FRAME_MAGIC_OFFSET);
+    assert!(offset_of!(Header, version) == layout::FRAME_VERSION_OFFSET);
+    assert!(offset_of!(Header, kind) == layout::FRAME_KIND_OFFSET);
+    assert!(offset_of!(Header, flags) == layout::FRAME_FLAGS_OFFSET);
+    assert!(offset_of!(Header, control_words) == layout::FRAME_CONTROL_WORDS_OFFSET);
+    assert!(offset_of!(Header, id) == layout::FRAME_ID_OFFSET);
+    assert!(offset_of!(Header, payload_length) == layout::FRAME_PAYLOAD_LENGTH_OFFSET);
+    assert!(offset_of!(Header, credits) == layout::FRAME_CREDITS_OFFSET);
+    assert!(offset_of!(Header, sequence) == layout::FRAME_SEQUENCE_OFFSET);
+    assert!(offset_of!(Header, mac) == layout::FRAME_MAC_OFFSET);
     assert!(HEADER_SIZE_BYTES.is_multiple_of(WORD_SIZE_BYTES));
     assert!(CONTROL_SIZE_BYTES_MAX.is_multiple_of(WORD_SIZE_BYTES));
 };
@@ -189,7 +191,7 @@ pub struct Flags(pub u16);
 
 impl Flags {
     /// Set on the last frame of a message.
-    pub const LAST: u16 = 1;
+    pub const LAST: u16 = layout::FRAME_FLAG_LAST;
 
     pub const fn new(last: bool) -> Flags {
         Flags(if last { Flags::LAST } else { 0 })
@@ -203,6 +205,7 @@ impl Flags {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FrameKind;
 
     //= MKV-FRAME-1 test
     #[test]
@@ -259,5 +262,12 @@ mod tests {
             assert_eq!(Kind::from_code(code).code(), code);
         }
         assert_eq!(Kind::from_code(9), Kind::Unknown(9));
+        for (kind, generated) in [
+            (Kind::Hello, FrameKind::Hello),
+            (Kind::Request, FrameKind::Request),
+            (Kind::Response, FrameKind::Response),
+        ] {
+            assert_eq!(u16::from(kind.code()), generated.code());
+        }
     }
 }

@@ -329,6 +329,13 @@ pub enum Direction {
 }
 
 impl Direction {
+    pub const fn reversed(self) -> Direction {
+        match self {
+            Direction::ClientToServer => Direction::ServerToClient,
+            Direction::ServerToClient => Direction::ClientToServer,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Direction::ClientToServer => "client-to-server",
