@@ -248,7 +248,6 @@ def exchange(bulk_mac):
     made.send(up, protocol.HELLO, identity, made.connect, key=shared, note="Connect, under the shared key")
     made.send(down, protocol.HELLO, identity, made.reply, note="Connect's reply, under the derived key")
     made.send(up, protocol.HELLO, identity, b"", note="the client's confirmation, the first frame under its derived key")
-    made.send(up, protocol.HELLO, identity, b"", note="Confirmation")
     value = protocol.pattern(200, 7)
     key = fixed("chunk", 32)
     for kind, direction, number, control, payload, note in transfers(key, value):
