@@ -19,7 +19,7 @@ struct Request $Spec.message("controlSizeBytesMax") {
   # Keeps tenants from colliding: keys and names of different namespaces are different. No security boundary.
   union {
     connect @1 :Session.Connect $Spec.opcode(0) $Spec.since(1) $Spec.setup $Spec.idempotent(true) $Spec.payload(none)
-        $Spec.errors(["unsupportedVersion", "busy"]);
+        $Spec.errors(["unsupportedVersion"]);
     allocate @2 :Allocate $Spec.opcode(1) $Spec.since(1) $Spec.idempotent(true) $Spec.payload(none)
         $Spec.errors(["conflict", "outOfSpace", "quotaExceeded", "tooLarge"]);
     lookup @3 :Lookup $Spec.opcode(2) $Spec.since(1) $Spec.idempotent(true) $Spec.payload(none) $Spec.errors(["notFound"]);

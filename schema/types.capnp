@@ -104,12 +104,12 @@ enum Status {
   # Nothing may be evicted at this moment.
   quotaExceeded @5 $Spec.fault(caller) $Spec.retry(afterDelay);
   tooLarge @6 $Spec.fault(caller) $Spec.retry(no);
-  invalid @7 $Spec.fault(caller) $Spec.retry(no);
+  invalid @7 $Spec.fault(caller) $Spec.retry(no) $Spec.anyOperation;
   # The request is well formed, but its fields contradict one another or break a limit.
-  unsupported @8 $Spec.fault(caller) $Spec.retry(no);
+  unsupported @8 $Spec.fault(caller) $Spec.retry(no) $Spec.anyOperation;
   # The server knows the operation but not this use of it.
   unsupportedVersion @9 $Spec.fault(caller) $Spec.retry(no);
-  unknownOperation @10 $Spec.fault(caller) $Spec.retry(no);
+  unknownOperation @10 $Spec.fault(caller) $Spec.retry(no) $Spec.anyOperation;
   checksumMismatch @11 $Spec.fault(peer) $Spec.retry(resend);
   # The bytes are not those the checksum was made of.
   leaseExpired @12 $Spec.fault(caller) $Spec.retry(no);
@@ -118,12 +118,12 @@ enum Status {
   # A manifest of the same or a later generation is stored under this name.
   referenced @14 $Spec.fault(caller) $Spec.retry(no);
   # A manifest names the value: it cannot be deleted alone.
-  busy @15 $Spec.fault(server) $Spec.retry(afterDelay);
+  busy @15 $Spec.fault(server) $Spec.retry(afterDelay) $Spec.anyOperation;
   # A limit of the server is reached (leases, memory, open writes).
-  storageFailed @16 $Spec.fault(server) $Spec.retry(no);
+  storageFailed @16 $Spec.fault(server) $Spec.retry(no) $Spec.anyOperation;
   # The device failed; nothing was acknowledged.
-  shuttingDown @17 $Spec.fault(server) $Spec.retry(afterDelay);
-  internal @18 $Spec.fault(server) $Spec.retry(no);
+  shuttingDown @17 $Spec.fault(server) $Spec.retry(afterDelay) $Spec.anyOperation;
+  internal @18 $Spec.fault(server) $Spec.retry(no) $Spec.anyOperation;
 }
 
 # ---------------------------------------------------------------- shared structs

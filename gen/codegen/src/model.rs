@@ -132,6 +132,8 @@ pub struct Enumerant {
     /// An enumerant of `Fault` and one of `Retry`.
     pub fault: Option<u16>,
     pub retry: Option<u16>,
+    /// A status with which any operation may answer.
+    pub any_operation: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -84,8 +84,9 @@ impl<'a> Index<'a> {
     ) -> Result<Struct, Error> {
         let mut message = None;
         for (annotation, value) in self.annotations(node.get_annotations()?)? {
-            if annotation == "message" {
-                message = Some(text(value, &place)?);
+            match annotation.as_str() {
+                "message" => message = Some(text(value, &place)?),
+                _ => return Err(Error::UnknownAnnotation { place, name: annotation }),
             }
         }
         let mut fields = Vec::new();
@@ -139,16 +140,17 @@ impl<'a> Index<'a> {
         for (code, enumerant) in enumeration.get_enumerants()?.iter().enumerate() {
             let name = enumerant.get_name()?.to_string()?;
             let place = place.child(&name);
-            let (mut fault, mut retry) = (None, None);
+            let (mut fault, mut retry, mut any_operation) = (None, None, false);
             for (annotation, value) in self.annotations(enumerant.get_annotations()?)? {
                 match annotation.as_str() {
                     "fault" => fault = Some(enumerant_code(value, &place)?),
                     "retry" => retry = Some(enumerant_code(value, &place)?),
-                    _ => {}
+                    "anyOperation" => any_operation = true,
+                    _ => return Err(Error::UnknownAnnotation { place, name: annotation }),
                 }
             }
             let doc = self.member_doc(node.get_id(), code);
-            enumerants.push(Enumerant { name, place, doc, code: code as u16, fault, retry });
+            enumerants.push(Enumerant { name, place, doc, code: code as u16, fault, retry, any_operation });
         }
         let vocabulary = place.file == VOCABULARY_FILE;
         let doc = self.doc(node.get_id());
@@ -174,7 +176,7 @@ impl<'a> Index<'a> {
             match annotation.as_str() {
                 "limit" => role = ConstantRole::Limit { unit: text(value, &place)? },
                 "layout" => role = ConstantRole::Layout,
-                _ => {}
+                _ => return Err(Error::UnknownAnnotation { place, name: annotation }),
             }
         }
         let doc = self.doc(node.get_id());

@@ -75,6 +75,12 @@ fn verdicts(code: &mut Code, model: &Model, status: &Enum) {
     verdict(code, model, status, ("Fault", "fault", "peer"), &fault);
     code.line("");
     verdict(code, model, status, ("Retry", "retry", "no"), &retry);
+    code.lines(&["", "/// Whether any operation may answer so."]);
+    code.lines(&["pub const fn any_operation(self) -> bool {", "match self {"]);
+    for item in &status.enumerants {
+        code.line(&format!("Status::{} => {},", pascal(&item.name), item.any_operation));
+    }
+    code.lines(&["Status::Unknown(_) => false,", "}", "}"]);
     code.line("}");
 }
 

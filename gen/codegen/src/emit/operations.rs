@@ -90,6 +90,10 @@ fn table(code: &mut Code, model: &Model, operations: &[Operation<'_>]) {
         "ResponseWhich<'static>",
         &|arm| format!("ResponseWhich::{}(Default::default())", pascal(&arm.name)),
     );
+    code.lines(&["", "/// Whether a reply to it may have this status."]);
+    code.line("pub fn may_answer(self, status: Status) -> bool {");
+    code.line("status == Status::Ok || status.any_operation() || self.errors().contains(&status)");
+    code.line("}");
     code.line("}");
 }
 
