@@ -26,6 +26,10 @@ pub enum Error {
     UnknownAnnotation { place: Place, name: String },
     #[error("the schema breaks the rules of the specification:\n{}", Lines(.0))]
     Refused(Vec<Problem>),
+    #[error("capnp refuses the schema:\n{messages}")]
+    Schema { messages: String },
+    #[error("schema/exceptions.toml:{line}: not an exception with an id and a reason, each once")]
+    Exceptions { line: usize },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
 }

@@ -6,13 +6,17 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod citations;
 pub mod emit;
 mod error;
+pub mod exceptions;
 pub mod model;
 pub mod read;
+pub mod repository;
 pub mod requirement;
 
 pub use error::Error;
+pub use repository::regenerate;
 
 use capnp::message::ReaderOptions;
 use capnp::schema_capnp::code_generator_request;

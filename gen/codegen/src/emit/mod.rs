@@ -5,7 +5,10 @@ mod constants;
 mod enums;
 mod names;
 mod operations;
+mod pages;
 mod views;
+
+pub use pages::all as pages;
 
 use crate::model::Model;
 
