@@ -3,9 +3,10 @@
 //! - [`buf`]: payload memory, aligned and pooled under a budget;
 //! - [`session`]: set-up of a connection, and the keys that come out of it;
 //! - [`receiver`] and [`sealer`]: one direction each of an established connection;
-//! - [`error`]: what can go wrong, and who is at fault.
+//! - [`error`]: what can go wrong, and who is at fault;
+//! - [`stream`] and [`tcp`]: all this over asynchronous byte streams.
 //!
-//! All of these are driven from outside: they hold no clock, no socket, no thread and no random source.
+//! All but the last are driven from outside: they hold no clock, no socket, no thread and no random source.
 //! No module here knows an operation; only set-up reads and writes control messages.
 #![deny(unsafe_code)]
 
@@ -14,3 +15,5 @@ pub mod error;
 pub mod receiver;
 pub mod sealer;
 pub mod session;
+pub mod stream;
+pub mod tcp;

@@ -178,6 +178,11 @@ impl Receiver {
         }
     }
 
+    /// Where payloads take their memory from.
+    pub fn pool(&self) -> &BufPool {
+        &self.pool
+    }
+
     /// Where to put the bytes that come next. Empty while a frame waits to be taken, while the pool is exhausted, and
     /// after an error.
     pub fn space(&mut self) -> &mut [u8] {

@@ -448,6 +448,13 @@ impl AwaitConnect {
     }
 }
 
+impl AwaitConnect {
+    /// Says that the stream ended before a whole Connect.
+    pub fn close(self) -> SetupError {
+        FrameError::Truncated { received_size_bytes: self.hello.bytes().len() }.into()
+    }
+}
+
 /// The key that signed this Connect.
 //= MKV-CONN-4
 //= MKV-CONN-6

@@ -1,0 +1,374 @@
+//! Frames over any asynchronous byte stream: TCP, a Unix socket, a pipe in memory.
+//!
+//! Owns the stream's two halves, [`Reader`] and [`Writer`], and the driving of set-up. No task, no thread and no channel of
+//! its own: whoever holds a half drives it. Invariants: both halves may be cancelled at any await without losing
+//! or repeating a byte; a writer's queue is bounded, and full queues are told to whoever pushes; frames reach the wire in the order of
+//! pushing. It does not match replies to requests.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use memkv_wire::control::ControlBuf;
+use memkv_wire::frame::TAG_SIZE_BYTES;
+use memkv_wire::mac::{Key, KeyRing, Tag};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use crate::buf::{Buf, BufPool};
+use crate::error::{SealError, SetupError, TransportError};
+use crate::receiver::{Frame, Receiver, Step};
+use crate::sealer::{Sealer, check};
+use crate::session::{
+    AwaitConnect, AwaitReply, Channel, ClientInfo, ClientTerms, ConfirmationStep, ConnectStep, Nonce,
+    ReplyStep, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupPermit,
+};
+
+/// Frames a writer queues before it is full.
+pub const QUEUE_FRAMES_MAX: usize = 1024;
+/// Payload and control bytes a writer queues before it is full. One more frame may exceed it.
+pub const QUEUE_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The slices of one write.
+const SLICES_MAX: usize = 64;
+/// Frames are sealed just before they are written, so that their bytes are still in cache: at most about so many bytes ahead.
+const SEALED_SIZE_BYTES_MAX: usize = 256 * 1024;
+/// Empty messages kept for reuse.
+const SPARE_FRAMES_MAX: usize = 64;
+/// A spare message keeps no control buffer larger than this.
+const SPARE_CONTROL_SIZE_BYTES_MAX: usize = 16 * 1024;
+
+const _: () = assert!(SLICES_MAX <= 1024, "IOV_MAX");
+
+// ---------------------------------------------------------------- receiving
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub struct Reader<R> {
+    io: R,
+    receiver: Receiver,
+    pool: BufPool,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub fn new(io: R, receiver: Receiver) -> Reader<R> {
+        let pool = receiver.pool().clone();
+        Reader { io, receiver, pool }
+    }
+
+    /// The next frame, or `None` when the peer closed the stream between two frames. Dropping the future loses nothing. While the
+    /// buffer pool is exhausted it reads nothing, so that the peer is held back.
+    pub async fn next(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
+        loop {
+            match self.receiver.step()? {
+                Step::Frame => return Ok(Some(self.receiver.take_frame())),
+                Step::Blocked { size_bytes } => {
+                    let buffer = self.pool.take(size_bytes).await?;
+                    self.receiver.supply(buffer);
+                }
+                Step::NeedBytes => {
+                    let received_size_bytes = self.io.read(self.receiver.space()).await?;
+                    if received_size_bytes == 0 {
+                        self.receiver.close()?;
+                        return Ok(None);
+                    }
+                    self.receiver.advance(received_size_bytes);
+                }
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------- sending
+
+/// A message frame to be sent. Take one from [`Writer::blank`], so that its memory is used again.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    pub request_id: u32,
+    /// Whether it is the last frame of its message.
+    pub last: bool,
+    pub control: ControlBuf,
+    /// The payload's parts, in order.
+    pub payload: Vec<Buf>,
+}
+
+impl Outgoing {
+    fn size_bytes(&self) -> usize {
+        self.control.frame().len() + self.payload.iter().map(|part| part.len()).sum::<usize>()
+    }
+}
+
+/// Why a frame was not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// [`Writer::flush`] first; the frame is handed back.
+    #[error("the writer's queue is full")]
+    Full(Box<Outgoing>),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// A frame in the queue. It is sealed from the front, as writing gets to it.
+#[derive(Debug)]
+struct Queued {
+    frame: Outgoing,
+    size_bytes: usize,
+    tag: Option<Tag>,
+}
+
+/// The sending half of a connection.
+#[derive(Debug)]
+pub struct Writer<W> {
+    io: W,
+    sealer: Sealer,
+    queue: VecDeque<Queued>,
+    /// How many frames at the front are sealed, and their size.
+    sealed_frames: usize,
+    sealed_size_bytes: usize,
+    /// How much of the front frame is written.
+    written_size_bytes: usize,
+    queued_size_bytes: usize,
+    spare: Vec<Outgoing>,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    pub fn new(io: W, sealer: Sealer) -> Writer<W> {
+        Writer {
+            io,
+            sealer,
+            queue: VecDeque::new(),
+            sealed_frames: 0,
+            sealed_size_bytes: 0,
+            written_size_bytes: 0,
+            queued_size_bytes: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// An empty frame to fill and [`Writer::push`].
+    pub fn blank(&mut self) -> Outgoing {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Queues a frame. Nothing is written before [`Writer::flush`]; frames queued together are written together.
+    pub fn push(&mut self, frame: Outgoing) -> Result<(), PushError> {
+        if !self.has_room() {
+            return Err(PushError::Full(Box::new(frame)));
+        }
+        let extent = check(frame.control.control(), &frame.payload)?;
+        let size_bytes = frame.size_bytes() + extent.tag_size_bytes();
+        self.queued_size_bytes += size_bytes;
+        self.queue.push_back(Queued { frame, size_bytes, tag: None });
+        Ok(())
+    }
+
+    /// Whether [`Writer::push`] takes a frame now.
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < QUEUE_FRAMES_MAX && self.queued_size_bytes < QUEUE_SIZE_BYTES_MAX
+    }
+
+    /// Whether everything pushed is written.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn queued_size_bytes(&self) -> usize {
+        self.queued_size_bytes
+    }
+
+    /// Writes all that is queued. Dropping the future loses nothing: the next call goes on where it stopped.
+    pub async fn flush(&mut self) -> Result<(), TransportError> {
+        while !self.queue.is_empty() {
+            self.write_some().await?;
+        }
+        Ok(self.io.flush().await?)
+    }
+
+    /// Writes until there is room for one more frame. Dropping the future loses nothing.
+    pub async fn make_room(&mut self) -> Result<(), TransportError> {
+        while !self.has_room() {
+            self.write_some().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that is queued, then tells the peer that nothing more comes.
+    pub async fn shutdown(&mut self) -> Result<(), TransportError> {
+        self.flush().await?;
+        Ok(self.io.shutdown().await?)
+    }
+
+    /// One write of as many queued frames as fit.
+    async fn write_some(&mut self) -> Result<(), TransportError> {
+        self.seal_ahead()?;
+        let written_size_bytes = std::future::poll_fn(|context| {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = gather(&self.queue, self.sealed_frames, self.written_size_bytes, &mut slices);
+            let written = ready!(Pin::new(&mut self.io).poll_write_vectored(context, &slices[..count]));
+            Poll::Ready(match written {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written,
+            })
+        })
+        .await?;
+        self.retire(written_size_bytes);
+        Ok(())
+    }
+
+    /// Seals frames from the front, up to a cache's worth and at least one.
+    fn seal_ahead(&mut self) -> Result<(), SealError> {
+        for queued in self.queue.iter_mut().skip(self.sealed_frames) {
+            if self.sealed_frames > 0 && self.sealed_size_bytes + queued.size_bytes > SEALED_SIZE_BYTES_MAX {
+                break;
+            }
+            let Outgoing { request_id, last, control, payload } = &mut queued.frame;
+            queued.tag = self.sealer.sign(*request_id, *last, control, payload)?;
+            self.sealed_frames += 1;
+            self.sealed_size_bytes += queued.size_bytes;
+        }
+        Ok(())
+    }
+
+    /// Drops what is written from the front of the queue.
+    fn retire(&mut self, written_size_bytes: usize) {
+        self.written_size_bytes += written_size_bytes;
+        while let Some(front) = self.queue.front()
+            && self.written_size_bytes >= front.size_bytes
+        {
+            let Some(Queued { mut frame, size_bytes, .. }) = self.queue.pop_front() else { break };
+            self.written_size_bytes -= size_bytes;
+            self.queued_size_bytes -= size_bytes;
+            self.sealed_size_bytes -= size_bytes;
+            self.sealed_frames -= 1;
+            frame.payload.clear();
+            let small = frame.control.frame().len() <= SPARE_CONTROL_SIZE_BYTES_MAX;
+            if small && self.spare.len() < SPARE_FRAMES_MAX {
+                self.spare.push(frame);
+            }
+        }
+    }
+}
+
+/// The slices of the first `frames` of the queue, without the first `skip` bytes. Returns how many there are.
+fn gather<'a>(
+    queue: &'a VecDeque<Queued>,
+    frames: usize,
+    mut skip: usize,
+    slices: &mut [IoSlice<'a>; SLICES_MAX],
+) -> usize {
+    let parts = queue.iter().take(frames).flat_map(|queued| {
+        let payload = queued.frame.payload.iter().map(|part| &part[..]);
+        let tag = queued.tag.iter().map(<[u8; TAG_SIZE_BYTES]>::as_slice);
+        std::iter::once(queued.frame.control.frame()).chain(payload).chain(tag)
+    });
+    let mut count = 0;
+    for part in parts {
+        if skip >= part.len() {
+            skip -= part.len();
+            continue;
+        }
+        if count == SLICES_MAX {
+            break;
+        }
+        slices[count] = IoSlice::new(&part[skip..]);
+        skip = 0;
+        count += 1;
+    }
+    count
+}
+
+// ---------------------------------------------------------------- set-up
+
+/// Sets a connection up from the client's end.
+pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    key: &Key,
+    terms: &ClientTerms,
+) -> Result<(Channel, ServerInfo), TransportError> {
+    let begun = Instant::now();
+    let set_up = async {
+        let mut state = AwaitReply::begin(key, terms, nonce()?, begun.elapsed())?;
+        let mut sent = stream.write_all(state.connect()).await;
+        loop {
+            // A server that refuses a key closes at once, so the write may fail as well as the read.
+            let received = match std::mem::replace(&mut sent, Ok(())) {
+                Ok(()) => stream.read(state.space()).await,
+                Err(error) => Err(error),
+            };
+            let received_size_bytes = match received {
+                Ok(0) => return Err(state.close().into()),
+                Ok(received_size_bytes) => received_size_bytes,
+                Err(error) if is_closed(&error) => return Err(state.close().into()),
+                Err(error) => return Err(error.into()),
+            };
+            state = match state.advance(received_size_bytes, begun.elapsed())? {
+                ReplyStep::NeedBytes(state) => state,
+                ReplyStep::Established(established) => {
+                    stream.write_all(&established.confirmation).await?;
+                    return Ok((established.channel, established.server));
+                }
+            };
+        }
+    };
+    timeout_at(begun + SETUP_TIMEOUT, set_up).await.unwrap_or(Err(SetupError::TimedOut.into()))
+}
+
+/// Sets a connection up from the server's end. The permit is given back when it is done.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    keys: &KeyRing,
+    terms: &ServerTerms,
+    permit: SetupPermit,
+) -> Result<(Channel, ClientInfo), TransportError> {
+    let begun = Instant::now();
+    let set_up = async {
+        let nonce = nonce()?;
+        let mut state = AwaitConnect::begin(permit, begun.elapsed());
+        let mut confirming = loop {
+            let received_size_bytes = stream.read(state.space()).await?;
+            if received_size_bytes == 0 {
+                return Err(state.close().into());
+            }
+            match state.advance(received_size_bytes, begun.elapsed(), keys, terms, &nonce)? {
+                ConnectStep::NeedBytes(waiting) => state = waiting,
+                ConnectStep::Answered(answered) => break answered,
+                ConnectStep::Refused(refusal) => {
+                    stream.write_all(refusal.reply()).await?;
+                    stream.shutdown().await?;
+                    return Err(refusal.error().into());
+                }
+            }
+        };
+        stream.write_all(confirming.reply()).await?;
+        let mut received_size_bytes = 0;
+        loop {
+            confirming = match confirming.advance(received_size_bytes, begun.elapsed())? {
+                ConfirmationStep::NeedBytes(waiting) => waiting,
+                ConfirmationStep::Accepted(accepted) => return Ok((accepted.channel, accepted.client)),
+            };
+            received_size_bytes = stream.read(confirming.space()).await?;
+            if received_size_bytes == 0 {
+                return Err(confirming.close().into());
+            }
+        }
+    };
+    timeout_at(begun + SETUP_TIMEOUT, set_up).await.unwrap_or(Err(SetupError::TimedOut.into()))
+}
+
+//= MKV-CONN-2
+fn nonce() -> Result<Nonce, io::Error> {
+    let mut nonce = Nonce::default();
+    getrandom::fill(&mut nonce)?;
+    Ok(nonce)
+}
+
+/// Whether an error says that the peer closed the connection.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
