@@ -3,6 +3,7 @@
 //! Each works in a fresh clone on a machine with Rust alone; what more a command can use, it says in its help.
 #![forbid(unsafe_code)]
 
+mod generate;
 mod licences;
 mod shell;
 mod tests;
@@ -27,6 +28,11 @@ enum Command {
     /// was skipped with the reason. Tests that need more than Rust (python3 with xxhash, g++, valgrind, npm, capnp)
     /// skip themselves where it is missing; `.ci/run` installs all of it.
     Test(tests::Options),
+    /// Write anew what is generated from schema/ and committed.
+    ///
+    /// That is the CodeGeneratorRequest (needs the `capnp` tool, Debian: capnproto), the golden copy of the generated code and
+    /// docs/reference/. The tests fail on any of them that is stale.
+    Gen,
     /// Check that every dependency's licence is one that deny.toml allows.
     ///
     /// Reads what `cargo metadata` says of the locked dependencies. Advisories are not checked: that needs the
@@ -37,6 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Test(options) => tests::run(&options),
+        Command::Gen => generate::run(),
         Command::Licences => licences::run(),
     };
     match outcome {
