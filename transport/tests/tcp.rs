@@ -266,7 +266,6 @@ async fn set_up(
         let done = stream::accept(&mut server, ring, &server_terms, permit).await;
         (done, server)
     };
-    let connecting = async { connecting.await };
     // A side that fails drops its end at once, as a server does.
     let accepting = async {
         let (done, server) = accepting.await;
