@@ -3,9 +3,11 @@
 //! | module | owns |
 //! |---|---|
 //! | `cli`, `config`, `keys`, `data_directory`, `logging` | what people give it and what it tells them |
+//! | `store` | values and manifests in a log of extents, sans-io |
 #![deny(unsafe_code)]
 
 pub mod config;
 pub mod data_directory;
 pub mod keys;
 pub mod logging;
+pub mod store;

@@ -1,0 +1,479 @@
+//! The catalogue: every visible value and manifest, by digest, in at most 64 bytes of memory each.
+//!
+//! Owns the entries (56 bytes each, in slabs that never move, so growing copies nothing) and the index over them
+//! (a byte of tag and four bytes of entry number a slot, open addressing in 256 shards that grow by a quarter, so that no
+//! growth stalls anyone for long). Entries of one extent are chained through `next`, so that an extent's residents are
+//! known without reading it; parts of striped values beyond the first are kept in side tables.
+//!
+//! Invariants: a digest is in the index exactly when its entry is live; an entry is in the chain of its first part's extent.
+//! Not checked here: that what an entry says is true of the device.
+
+use std::collections::HashMap;
+use std::mem::size_of;
+
+use super::format::Digest;
+use super::types::Checksum;
+
+/// Most entries a catalogue can hold.
+pub const ENTRIES_MAX: usize = u32::MAX as usize - 1;
+const SLAB_ENTRIES: usize = 1 << 10;
+const SHARDS: usize = 256;
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(pub u32);
+
+/// Where a record begins: an extent of the whole store and an offset in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    pub extent: u32,
+    pub offset: u32,
+}
+
+impl Place {
+    pub const EXTENTS_MAX: u32 = 1 << 28;
+    pub const OFFSET_MAX: u32 = 8 << 20;
+}
+
+/// What is asked of the catalogue to remember.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry<'a> {
+    pub digest: Digest,
+    pub checksum: Checksum,
+    pub length: u32,
+    pub namespace: u16,
+    pub manifest: bool,
+    pub tick: u32,
+    pub places: &'a [Place],
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    digest: Digest,
+    checksum: Checksum,
+    /// 28 bits of extent, 20 bits of offset in units of 8 bytes, 16 bits of namespace.
+    place: u64,
+    /// 30 bits of (length - 1), then the flags.
+    length: u32,
+    /// Manifests that name the value.
+    refs: u32,
+    /// When it was last used, in the recency order's own time.
+    tick: u32,
+    /// The next entry of the same extent; of a free entry, the next free one.
+    next: u32,
+}
+
+const FLAG_MANIFEST: u32 = 1 << 30;
+const FLAG_STRIPED: u32 = 1 << 31;
+const LENGTH_MASK: u32 = FLAG_MANIFEST - 1;
+
+const _: () = assert!(size_of::<Entry>() == 56);
+
+/// A copy of an entry's facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    pub digest: Digest,
+    pub checksum: Checksum,
+    pub length: u64,
+    pub namespace: u16,
+    pub manifest: bool,
+    pub striped: bool,
+    pub place: Place,
+    pub refs: u32,
+    pub tick: u32,
+}
+
+pub struct Catalog {
+    slabs: Vec<Vec<Entry>>,
+    free: u32,
+    len: usize,
+    shards: Vec<Shard>,
+    /// The places of a striped value's parts from the second on.
+    parts: HashMap<u32, Box<[Place]>>,
+    /// The second and later parts that lie in an extent.
+    part_residents: HashMap<u32, Vec<(EntryId, u32)>>,
+    /// The first entry of each extent's chain.
+    heads: Vec<u32>,
+}
+
+impl Catalog {
+    pub fn new(extents: u32) -> Self {
+        assert!(extents <= Place::EXTENTS_MAX, "the caller bounds the extents");
+        Self {
+            slabs: Vec::new(),
+            free: NONE,
+            len: 0,
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            parts: HashMap::new(),
+            part_residents: HashMap::new(),
+            heads: vec![NONE; extents as usize],
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn find(&self, digest: &Digest) -> Option<EntryId> {
+        let shard = &self.shards[digest[0] as usize];
+        shard.find(digest, |id| &self.entry(EntryId(id)).digest).map(|slot| EntryId(shard.slots[slot]))
+    }
+
+    pub fn view(&self, id: EntryId) -> View {
+        let entry = self.entry(id);
+        View {
+            digest: entry.digest,
+            checksum: entry.checksum,
+            length: u64::from(entry.length & LENGTH_MASK) + 1,
+            namespace: entry.place as u16,
+            manifest: entry.length & FLAG_MANIFEST != 0,
+            striped: entry.length & FLAG_STRIPED != 0,
+            place: unpack(entry.place),
+            refs: entry.refs,
+            tick: entry.tick,
+        }
+    }
+
+    /// Whether the entry is (still) one of the catalogue's.
+    pub fn is_live(&self, id: EntryId) -> bool {
+        self.find(&self.entry(id).digest) == Some(id)
+    }
+
+    /// The places of all parts, in order.
+    pub fn places(&self, id: EntryId) -> Vec<Place> {
+        let mut places = vec![unpack(self.entry(id).place)];
+        if let Some(rest) = self.parts.get(&id.0) {
+            places.extend_from_slice(rest);
+        }
+        places
+    }
+
+    /// The digest must not be in the catalogue.
+    pub fn insert(&mut self, new: NewEntry<'_>) -> EntryId {
+        debug_assert!(self.find(&new.digest).is_none(), "one entry a digest");
+        let flags = if new.manifest { FLAG_MANIFEST } else { 0 }
+            | if new.places.len() > 1 { FLAG_STRIPED } else { 0 };
+        let id = self.take_slot(Entry {
+            digest: new.digest,
+            checksum: new.checksum,
+            place: pack(new.places[0], new.namespace),
+            length: (new.length - 1) & LENGTH_MASK | flags,
+            refs: 0,
+            tick: new.tick,
+            next: NONE,
+        });
+        let head = &mut self.heads[new.places[0].extent as usize];
+        let next = std::mem::replace(head, id.0);
+        self.entry_mut(id).next = next;
+        for (part, place) in new.places.iter().enumerate().skip(1) {
+            self.part_residents.entry(place.extent).or_default().push((id, part as u32));
+        }
+        if new.places.len() > 1 {
+            self.parts.insert(id.0, new.places[1..].into());
+        }
+        let slabs = &self.slabs;
+        let digest_of = |id: u32| &slabs[id as usize / SLAB_ENTRIES][id as usize % SLAB_ENTRIES].digest;
+        self.shards[new.digest[0] as usize].insert(id.0, digest_of);
+        self.len += 1;
+        id
+    }
+
+    pub fn remove(&mut self, id: EntryId) {
+        let digest = self.entry(id).digest;
+        let slabs = &self.slabs;
+        let digest_of = |id: u32| &slabs[id as usize / SLAB_ENTRIES][id as usize % SLAB_ENTRIES].digest;
+        self.shards[digest[0] as usize].remove(&digest, digest_of);
+        self.unchain(id);
+        if let Some(rest) = self.parts.remove(&id.0) {
+            for place in rest {
+                self.forget_part(place.extent, id);
+            }
+        }
+        let free = std::mem::replace(&mut self.free, id.0);
+        *self.entry_mut(id) = FREE_ENTRY;
+        self.entry_mut(id).next = free;
+        self.len -= 1;
+    }
+
+    /// A record was copied: this part now lives elsewhere.
+    pub fn moved(&mut self, id: EntryId, part: u32, to: Place) {
+        if part > 0 {
+            let rest = self.parts.get_mut(&id.0).expect("a value with this part is striped");
+            let from = std::mem::replace(&mut rest[part as usize - 1], to);
+            if let Some(list) = self.part_residents.get_mut(&from.extent) {
+                list.retain(|resident| *resident != (id, part));
+            }
+            self.part_residents.entry(to.extent).or_default().push((id, part));
+            return;
+        }
+        self.unchain(id);
+        let next = std::mem::replace(&mut self.heads[to.extent as usize], id.0);
+        let namespace = self.entry(id).place as u16;
+        let entry = self.entry_mut(id);
+        entry.place = pack(to, namespace);
+        entry.next = next;
+    }
+
+    /// The (entry, part) pairs that lie in an extent.
+    pub fn residents(&self, extent: u32) -> Vec<(EntryId, u32)> {
+        let mut found = self.part_residents.get(&extent).cloned().unwrap_or_default();
+        let mut at = self.heads[extent as usize];
+        while at != NONE {
+            found.push((EntryId(at), 0));
+            at = self.entry(EntryId(at)).next;
+        }
+        found
+    }
+
+    pub fn set_tick(&mut self, id: EntryId, tick: u32) {
+        self.entry_mut(id).tick = tick;
+    }
+
+    pub fn add_ref(&mut self, id: EntryId) {
+        let entry = self.entry_mut(id);
+        entry.refs = entry.refs.checked_add(1).expect("manifests are fewer than 2^32");
+    }
+
+    pub fn drop_ref(&mut self, id: EntryId) {
+        let entry = self.entry_mut(id);
+        entry.refs = entry.refs.checked_sub(1).expect("a reference is dropped once");
+    }
+
+    /// All live entries, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
+        let slots = self.shards.iter().flat_map(|shard| shard.slots.iter().zip(&shard.tags));
+        slots.filter(|(_, tag)| **tag != 0).map(|(slot, _)| EntryId(*slot))
+    }
+
+    /// Memory held, side tables left out (they cost by part, not by value).
+    pub fn memory_bytes(&self) -> usize {
+        let index: usize =
+            self.shards.iter().map(|shard| shard.slots.capacity() * 4 + shard.tags.capacity()).sum();
+        self.slabs.len() * SLAB_ENTRIES * size_of::<Entry>() + index
+    }
+
+    fn unchain(&mut self, id: EntryId) {
+        let extent = unpack(self.entry(id).place).extent as usize;
+        let next = self.entry(id).next;
+        if self.heads[extent] == id.0 {
+            self.heads[extent] = next;
+            return;
+        }
+        let mut at = EntryId(self.heads[extent]);
+        while self.entry(at).next != id.0 {
+            at = EntryId(self.entry(at).next);
+        }
+        self.entry_mut(at).next = next;
+    }
+
+    fn forget_part(&mut self, extent: u32, id: EntryId) {
+        if let Some(list) = self.part_residents.get_mut(&extent) {
+            list.retain(|(resident, _)| *resident != id);
+            if list.is_empty() {
+                self.part_residents.remove(&extent);
+            }
+        }
+    }
+
+    fn take_slot(&mut self, entry: Entry) -> EntryId {
+        if self.free != NONE {
+            let id = EntryId(self.free);
+            self.free = self.entry(id).next;
+            *self.entry_mut(id) = entry;
+            return id;
+        }
+        if self.slabs.last().is_none_or(|slab| slab.len() == SLAB_ENTRIES) {
+            self.slabs.push(Vec::with_capacity(SLAB_ENTRIES));
+        }
+        let full = (self.slabs.len() - 1) * SLAB_ENTRIES;
+        let slab = self.slabs.last_mut().expect("just pushed");
+        slab.push(entry);
+        EntryId((full + slab.len() - 1) as u32)
+    }
+
+    fn entry(&self, id: EntryId) -> &Entry {
+        &self.slabs[id.0 as usize / SLAB_ENTRIES][id.0 as usize % SLAB_ENTRIES]
+    }
+
+    fn entry_mut(&mut self, id: EntryId) -> &mut Entry {
+        &mut self.slabs[id.0 as usize / SLAB_ENTRIES][id.0 as usize % SLAB_ENTRIES]
+    }
+}
+
+const FREE_ENTRY: Entry =
+    Entry { digest: [0; 16], checksum: Checksum([0; 16]), place: 0, length: 0, refs: 0, tick: 0, next: NONE };
+
+fn pack(place: Place, namespace: u16) -> u64 {
+    debug_assert!(
+        place.extent < Place::EXTENTS_MAX
+            && place.offset < Place::OFFSET_MAX
+            && place.offset.is_multiple_of(8)
+    );
+    u64::from(place.extent) << 36 | u64::from(place.offset / 8) << 16 | u64::from(namespace)
+}
+
+fn unpack(place: u64) -> Place {
+    Place { extent: (place >> 36) as u32, offset: ((place >> 16) as u32 & 0xf_ffff) * 8 }
+}
+
+/// Linear probing with a tag byte before each four-byte slot; 0 is an empty slot.
+#[derive(Default)]
+struct Shard {
+    tags: Vec<u8>,
+    slots: Vec<u32>,
+    used: usize,
+}
+
+fn tag(digest: &Digest) -> u8 {
+    digest[1] | 0x80
+}
+
+impl Shard {
+    fn home(&self, digest: &Digest) -> usize {
+        let hash = u32::from_le_bytes([digest[2], digest[3], digest[4], digest[5]]);
+        ((u64::from(hash) * self.tags.len() as u64) >> 32) as usize
+    }
+
+    fn find<'a>(&self, digest: &Digest, digest_of: impl Fn(u32) -> &'a Digest) -> Option<usize> {
+        if self.tags.is_empty() {
+            return None;
+        }
+        let mut at = self.home(digest);
+        while self.tags[at] != 0 {
+            if self.tags[at] == tag(digest) && digest_of(self.slots[at]) == digest {
+                return Some(at);
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
+    fn insert<'a>(&mut self, id: u32, digest_of: impl Fn(u32) -> &'a Digest) {
+        if (self.used + 1) * 8 > self.tags.len() * 7 {
+            let size = (self.tags.len() + self.tags.len() / 4).max(16);
+            let tags = std::mem::replace(&mut self.tags, vec![0; size]);
+            let slots = std::mem::replace(&mut self.slots, vec![0; size]);
+            tags.iter()
+                .zip(slots)
+                .filter(|(tag, _)| **tag != 0)
+                .for_each(|(_, id)| self.place(id, digest_of(id)));
+        }
+        self.place(id, digest_of(id));
+        self.used += 1;
+    }
+
+    fn place(&mut self, id: u32, digest: &Digest) {
+        let mut at = self.home(digest);
+        while self.tags[at] != 0 {
+            at = self.after(at);
+        }
+        self.tags[at] = tag(digest);
+        self.slots[at] = id;
+    }
+
+    fn remove<'a>(&mut self, digest: &Digest, digest_of: impl Fn(u32) -> &'a Digest) {
+        let mut hole = self.find(digest, &digest_of).expect("only what is in the index is removed");
+        let mut at = self.after(hole);
+        // Close the hole with the next slot that may move there, until a run ends.
+        while self.tags[at] != 0 {
+            let home = self.home(digest_of(self.slots[at]));
+            let size = self.tags.len();
+            if (at + size - home) % size >= (at + size - hole) % size {
+                self.tags[hole] = self.tags[at];
+                self.slots[hole] = self.slots[at];
+                hole = at;
+            }
+            at = self.after(at);
+        }
+        self.tags[hole] = 0;
+        self.used -= 1;
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.tags.len() { 0 } else { at + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn digest(n: u32) -> Digest {
+        xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes()).to_be_bytes()
+    }
+
+    fn entry(n: u32, places: &[Place]) -> NewEntry<'_> {
+        NewEntry {
+            digest: digest(n),
+            checksum: Checksum(digest(n)),
+            length: n + 1,
+            namespace: n as u16,
+            manifest: n % 2 == 1,
+            tick: n,
+            places,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map(ops in prop::collection::vec((0..3u8, 0..300u32, 0..8u32), 1..2000)) {
+            let mut catalog = Catalog::new(8);
+            let mut model: HashMap<u32, Vec<Place>> = HashMap::new();
+            for (op, n, extent) in ops {
+                let place = Place { extent, offset: n * 8 };
+                match (op, catalog.find(&digest(n))) {
+                    (0, None) => {
+                        let count = 1 + n as usize % 3;
+                        let places = vec![place; count];
+                        catalog.insert(entry(n, &places));
+                        model.insert(n, places);
+                    }
+                    (1, Some(id)) => {
+                        catalog.remove(id);
+                        model.remove(&n);
+                    }
+                    (2, Some(id)) => {
+                        let places = model.get_mut(&n).unwrap();
+                        let part = places.len() - 1;
+                        catalog.moved(id, part as u32, place);
+                        places[part] = place;
+                    }
+                    (_, found) => prop_assert_eq!(found.is_some(), model.contains_key(&n)),
+                }
+            }
+            prop_assert_eq!(catalog.len(), model.len());
+            prop_assert_eq!(catalog.ids().count(), model.len());
+            let mut residents = [0; 8];
+            for (n, places) in &model {
+                let id = catalog.find(&digest(*n)).unwrap();
+                let view = catalog.view(id);
+                prop_assert_eq!(view.length, u64::from(*n) + 1);
+                prop_assert_eq!(view.namespace, *n as u16);
+                prop_assert_eq!(view.manifest, n % 2 == 1);
+                prop_assert_eq!(&catalog.places(id), places);
+                places.iter().for_each(|place| residents[place.extent as usize] += 1);
+            }
+            for extent in 0..8 {
+                prop_assert_eq!(catalog.residents(extent).len(), residents[extent as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_costs_at_most_64_bytes_at_every_size() {
+        let mut catalog = Catalog::new(1);
+        let place = [Place { extent: 0, offset: 0 }];
+        for n in 0..400_000 {
+            catalog.insert(entry(n, &place));
+            if n >= 100_000 && n % 1000 == 0 {
+                let bytes = catalog.memory_bytes() as f64 / catalog.len() as f64;
+                assert!(bytes <= 64.0, "{bytes} bytes an entry at {n}");
+            }
+        }
+    }
+}

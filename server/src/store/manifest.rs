@@ -1,0 +1,609 @@
+//! Manifests: names that hold values in place.
+//!
+//! A manifest is published in this order: all its chunks' devices are flushed, its record is written, that device is flushed,
+//! it becomes visible. So a record found after a crash names only chunks that are there, unless they were evicted with
+//! their manifest or lost since; one that is not whole is not taken up again.
+//!
+//! The record holds the body's blocks and then a table: generation, role, and each chunk's digest, checksum and length.
+//! In memory a manifest keeps its chunks' entry numbers (4 bytes each), by which references are counted.
+
+use std::ops::Bound;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::*;
+use crate::store::durability::{Need, Then};
+use crate::store::format::{TableChunk, TableHeader};
+use crate::store::write::{JobThen, blocks_length};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct OpId(pub u64);
+
+/// (namespace, name, generation of a manifest of role `Refs`).
+type Name = (u16, Vec<u8>, Option<u64>);
+
+#[derive(Default)]
+pub(super) struct Manifests {
+    by_entry: HashMap<EntryId, Meta>,
+    names: BTreeMap<Name, EntryId>,
+}
+
+pub(super) struct Meta {
+    name: Name,
+    pub generation: u64,
+    pub role: Role,
+    pub body: ValueInfo,
+    /// Entries of the chunks it holds; none for role `Home`.
+    chunks: Box<[EntryId]>,
+    chunk_count: u32,
+    chunk_bytes: u64,
+}
+
+/// A manifest on its way.
+pub(super) struct ManifestOp<B> {
+    ticket: Ticket,
+    /// The store chose the generation.
+    chosen: bool,
+    meta: Meta,
+    failed: Option<StoreError>,
+    /// Before and after its record is written.
+    job: Option<Job<B>>,
+}
+
+impl<B> ManifestOp<B> {
+    /// The chunk is lost, and with it the manifest. Answers how many references it held.
+    pub fn forget_chunk(&mut self, chunk: EntryId) -> usize {
+        let before = self.meta.chunks.len();
+        let kept: Vec<_> = self.meta.chunks.iter().copied().filter(|id| *id != chunk).collect();
+        let held = before - kept.len();
+        if held > 0 {
+            self.meta.chunks = kept.into();
+            self.failed = Some(StoreError::NotFound);
+        }
+        held
+    }
+}
+
+impl Manifests {
+    pub fn len(&self) -> usize {
+        self.by_entry.len()
+    }
+
+    /// The manifests that hold a chunk.
+    pub fn naming(&self, chunk: EntryId) -> Vec<EntryId> {
+        let naming = self.by_entry.iter().filter(|(_, meta)| meta.chunks.contains(&chunk));
+        naming.map(|(id, _)| *id).collect()
+    }
+
+    pub fn meta(&self, id: EntryId) -> Option<&Meta> {
+        self.by_entry.get(&id)
+    }
+
+    pub fn published(&self, namespace: u16, name: &[u8]) -> Option<(EntryId, &Meta)> {
+        let id = self.names.get(&(namespace, name.to_vec(), None))?;
+        Some((*id, &self.by_entry[id]))
+    }
+
+    /// The manifests of role `Refs` of a name, by generation.
+    fn refs(&self, namespace: u16, name: &[u8]) -> impl DoubleEndedIterator<Item = (EntryId, &Meta)> {
+        let from = (namespace, name.to_vec(), Some(0));
+        let to = (namespace, name.to_vec(), Some(u64::MAX));
+        self.names.range(from..=to).map(|(_, id)| (*id, &self.by_entry[id]))
+    }
+
+    fn current(&self, namespace: u16, name: &[u8], role: Role) -> Option<(EntryId, &Meta)> {
+        match role {
+            Role::Both | Role::Home => self.published(namespace, name),
+            Role::Refs => self.refs(namespace, name).next_back(),
+        }
+    }
+
+    pub fn insert(&mut self, id: EntryId, meta: Meta) {
+        self.names.insert(meta.name.clone(), id);
+        self.by_entry.insert(id, meta);
+    }
+
+    fn remove(&mut self, id: EntryId) -> Option<Meta> {
+        let meta = self.by_entry.remove(&id)?;
+        self.names.remove(&meta.name);
+        Some(meta)
+    }
+}
+
+impl Meta {
+    fn info(&self) -> ManifestInfo {
+        ManifestInfo {
+            name: self.name.1.clone(),
+            generation: self.generation,
+            length: self.body.length,
+            checksum: self.body.checksum,
+            chunk_count: self.chunk_count,
+            chunk_bytes: self.chunk_bytes,
+        }
+    }
+}
+
+/// What the check of a manifest's chunks found.
+struct Checked {
+    entries: Vec<EntryId>,
+    missing: Vec<u32>,
+    conflicts: Vec<u32>,
+}
+
+impl<B: AsRef<[u8]> + Clone> Store<B> {
+    /// Publishes a manifest. Ends in [`Outcome::ManifestStored`], durable with all its chunks, or, with nothing stored, in
+    /// [`Outcome::ManifestIncomplete`] (the present chunks are leased in the same step) or [`Outcome::ManifestConflict`].
+    //= MKV-PUT-1
+    //= MKV-PUT-2
+    //= MKV-PUT-3
+    pub fn put_manifest(&mut self, now_ms: u64, client: ClientId, ticket: Ticket, put: PutManifest<'_, B>) {
+        self.advance(now_ms);
+        match self.begin_manifest(client, ticket, put) {
+            Ok(None) => {}
+            Ok(Some(outcome)) => self.answer(ticket, Ok(outcome)),
+            Err(error) => self.answer(ticket, Err(error)),
+        }
+    }
+
+    fn begin_manifest(
+        &mut self,
+        client: ClientId,
+        ticket: Ticket,
+        put: PutManifest<'_, B>,
+    ) -> Result<Option<Outcome>, StoreError> {
+        self.accepting()?;
+        check_name(put.namespace, put.name)?;
+        let body_length = blocks_length(&put.body)?;
+        if body_length > MANIFEST_BODY_BYTES_MAX {
+            return Err(StoreError::TooLarge { bytes_max: MANIFEST_BODY_BYTES_MAX });
+        }
+        if put.chunks.len() > MANIFEST_CHUNKS_MAX {
+            return Err(StoreError::TooLarge { bytes_max: MANIFEST_CHUNKS_MAX as u64 });
+        }
+        let body = ValueInfo {
+            length: body_length,
+            checksum: Checksum::of_blocks(put.body.iter().map(|block| &block.checksum)),
+        };
+        let namespace = self.namespaces.intern(put.namespace, &self.config)?;
+        let generation = match self.next_generation(namespace, &put, body)? {
+            Some(generation) => generation,
+            None => return Ok(put.generation.map(|generation| Outcome::ManifestStored { generation })),
+        };
+        let checked = match put.role {
+            Role::Home => Checked { entries: Vec::new(), missing: Vec::new(), conflicts: Vec::new() },
+            Role::Both | Role::Refs => self.check_chunks(&put),
+        };
+        if !checked.conflicts.is_empty() {
+            return Ok(Some(Outcome::ManifestConflict { chunks: checked.conflicts }));
+        }
+        if !checked.missing.is_empty() {
+            self.counters.manifests_incomplete += 1;
+            let until_ms = self.now_ms + self.config.lease_ms(put.lease_ms);
+            for id in checked.entries {
+                self.leases.take(client, id, until_ms)?;
+            }
+            return Ok(Some(Outcome::ManifestIncomplete { missing: checked.missing }));
+        }
+        self.start_manifest(ticket, put, namespace, generation, body, checked.entries)?;
+        Ok(None)
+    }
+
+    /// The generation to store; `None` when this very manifest is stored already.
+    //= MKV-PUT-5
+    fn next_generation(
+        &self,
+        namespace: u16,
+        put: &PutManifest<'_, B>,
+        body: ValueInfo,
+    ) -> Result<Option<u64>, StoreError> {
+        let current = self.manifests.current(namespace, put.name, put.role).map(|(_, meta)| meta);
+        let stored = current.map_or(0, |meta| meta.generation);
+        match put.generation {
+            Some(generation) if generation > stored => Ok(Some(generation)),
+            Some(generation)
+                if current.is_some_and(|meta| meta.generation == generation && meta.body == body) =>
+            {
+                Ok(None)
+            }
+            Some(_) => Err(StoreError::StaleGeneration { current: stored }),
+            None => {
+                let same = |op: &&ManifestOp<B>| op.meta.name.0 == namespace && op.meta.name.1 == put.name;
+                let on_way = self.manifest_ops.values().filter(same).map(|op| op.meta.generation).max();
+                Ok(Some(stored.max(on_way.unwrap_or(0)).saturating_add(1)))
+            }
+        }
+    }
+
+    fn check_chunks(&self, put: &PutManifest<'_, B>) -> Checked {
+        let mut checked = Checked {
+            entries: Vec::with_capacity(put.chunks.len()),
+            missing: Vec::new(),
+            conflicts: Vec::new(),
+        };
+        for (index, chunk) in put.chunks.iter().enumerate() {
+            let digest = self.secrets.digest(Kind::Value, put.namespace, chunk.key, None);
+            let Some(id) = self.catalog.find(&digest) else {
+                checked.missing.push(index as u32);
+                continue;
+            };
+            let view = self.catalog.view(id);
+            if view.length != chunk.length || chunk.checksum.is_some_and(|sum| sum != view.checksum) {
+                checked.conflicts.push(index as u32);
+            }
+            checked.entries.push(id);
+        }
+        checked
+    }
+
+    fn start_manifest(
+        &mut self,
+        ticket: Ticket,
+        put: PutManifest<'_, B>,
+        namespace: u16,
+        generation: u64,
+        body: ValueInfo,
+        entries: Vec<EntryId>,
+    ) -> Result<(), StoreError> {
+        let refs = (put.role == Role::Refs).then_some(generation);
+        let table = self.table(put.role, generation, body, &entries, put.chunks.len());
+        let shape = Shape { length: body.length + table.len() as u64, body_length: body.length };
+        self.namespaces.charge(namespace, shape.length)?;
+        entries.iter().for_each(|id| self.catalog.add_ref(*id));
+        let mut block_checksums: Vec<_> = put.body.iter().map(|block| block.checksum).collect();
+        let mut blocks: Vec<_> =
+            put.body.into_iter().map(|block| Some(Segment::Payload(block.bytes))).collect();
+        for block in table.chunks(BLOCK_BYTES) {
+            block_checksums.push(Checksum::of_block(block));
+            blocks.push(Some(Segment::Owned(block.into())));
+        }
+        let id = OpId(self.fresh_id());
+        let job = Job {
+            kind: Kind::Manifest,
+            digest: self.secrets.digest(Kind::Manifest, put.namespace, put.name, refs),
+            namespace,
+            key: put.name.to_vec(),
+            shape,
+            checksum: Checksum::of_blocks(&block_checksums),
+            block_checksums,
+            blocks,
+            lsn: 0,
+            places: Vec::new(),
+            parts_issued: 0,
+            outstanding: 0,
+            failed: None,
+            then: JobThen::Manifest(id),
+        };
+        let needs = self.chunk_needs(&entries);
+        let meta = Meta {
+            name: (namespace, put.name.to_vec(), refs),
+            generation,
+            role: put.role,
+            body,
+            chunk_count: put.chunks.len() as u32,
+            chunk_bytes: put.chunks.iter().map(|chunk| chunk.length).sum(),
+            chunks: entries.into(),
+        };
+        let op = ManifestOp { ticket, chosen: put.generation.is_none(), meta, failed: None, job: Some(job) };
+        self.manifest_ops.insert(id, op);
+        self.wait(needs, Then::ManifestRecord(id));
+        Ok(())
+    }
+
+    fn table(
+        &self,
+        role: Role,
+        generation: u64,
+        body: ValueInfo,
+        entries: &[EntryId],
+        count: usize,
+    ) -> Vec<u8> {
+        let header = TableHeader {
+            generation: generation.into(),
+            role: role_byte(role),
+            reserved: [0; 3],
+            chunk_count: (count as u32).into(),
+            body_length: body.length.into(),
+            body_checksum: body.checksum.0,
+            reserved_1: [0; 24],
+        };
+        let mut table =
+            Vec::with_capacity(size_of::<TableHeader>() + entries.len() * size_of::<TableChunk>());
+        table.extend_from_slice(header.as_bytes());
+        for id in entries {
+            let view = self.catalog.view(*id);
+            let chunk =
+                TableChunk { digest: view.digest, checksum: view.checksum.0, length: view.length.into() };
+            table.extend_from_slice(chunk.as_bytes());
+        }
+        table
+    }
+
+    /// What must be durable before a record may name these chunks. Removals come along: were a former value of a chunk's key
+    /// found again after a crash, it would have to be told from the present one.
+    fn chunk_needs(&self, entries: &[EntryId]) -> Vec<Need> {
+        let mut extents: Vec<_> =
+            entries.iter().flat_map(|id| self.catalog.places(*id)).map(|p| p.extent).collect();
+        extents.sort_unstable();
+        extents.dedup();
+        let mut needs = self.removal_needs();
+        for extent in extents {
+            needs.extend(self.extent_needs(extent));
+        }
+        needs
+    }
+
+    /// What makes an extent's completed writes durable, and itself found after a crash.
+    fn extent_needs(&self, extent: u32) -> [Need; 2] {
+        let (device, local) = self.locate(extent);
+        let state = &self.devices[device].extents[local as usize];
+        [
+            Need::Writes { device, count: state.last_write },
+            Need::Journal { device, position: state.opened_at },
+        ]
+    }
+
+    /// The chunks are durable.
+    pub(super) fn manifest_chunks_durable(&mut self, id: OpId, failed: Option<StoreError>) {
+        let Some(op) = self.manifest_ops.get_mut(&id) else { return };
+        op.failed = op.failed.take().or(failed);
+        match (op.failed.is_some(), op.job.take()) {
+            (false, Some(job)) => self.start_job(job),
+            (true, job) => self.end_failed_manifest(id, job),
+            (false, None) => debug_assert!(false, "a manifest's job is started once"),
+        }
+    }
+
+    /// The record is on its device, or not.
+    pub(super) fn manifest_written(&mut self, id: OpId, job: Job<B>) {
+        let Some(op) = self.manifest_ops.get_mut(&id) else { return };
+        op.failed = op.failed.take().or(job.failed.clone());
+        if op.failed.is_some() {
+            return self.end_failed_manifest(id, Some(job));
+        }
+        let needs: Vec<_> = job.places.iter().flat_map(|place| self.extent_needs(place.extent)).collect();
+        if let Some(op) = self.manifest_ops.get_mut(&id) {
+            op.job = Some(job);
+        }
+        self.wait(needs, Then::ManifestVisible(id));
+    }
+
+    /// The record is durable: publish it.
+    pub(super) fn manifest_durable(&mut self, id: OpId, failed: Option<StoreError>) {
+        let Some(op) = self.manifest_ops.get_mut(&id) else { return };
+        op.failed = op.failed.take().or(failed);
+        let (namespace, name, refs) = op.meta.name.clone();
+        let (generation, chosen) = (op.meta.generation, op.chosen);
+        let lost = op.failed.is_some();
+        let job = op.job.take();
+        let current = self.manifests.names.get(&(namespace, name, refs)).copied();
+        let stored = current.and_then(|entry| self.manifests.meta(entry)).map_or(0, |meta| meta.generation);
+        let superseded = stored >= generation;
+        if superseded && !lost && chosen {
+            // One that chose no generation is as good as published and replaced at once.
+            let ticket = op.ticket;
+            self.withdraw_manifest(id, job);
+            return self.answer(ticket, Ok(Outcome::ManifestStored { generation }));
+        }
+        if superseded {
+            op.failed.get_or_insert(StoreError::StaleGeneration { current: stored });
+        }
+        let job = match job {
+            Some(job) if op.failed.is_none() => job,
+            job => return self.end_failed_manifest(id, job),
+        };
+        if let Some(old) = current {
+            self.remove_manifest(old);
+        }
+        let Some(op) = self.manifest_ops.remove(&id) else { return };
+        let entry = self.make_visible(&job);
+        for chunk in op.meta.chunks.iter() {
+            self.touch(*chunk);
+        }
+        self.counters.manifests_put += 1;
+        self.manifests.insert(entry, op.meta);
+        self.answer(op.ticket, Ok(Outcome::ManifestStored { generation }));
+    }
+
+    fn end_failed_manifest(&mut self, id: OpId, job: Option<Job<B>>) {
+        let Some(op) = self.manifest_ops.get_mut(&id) else { return };
+        let error = op.failed.take().unwrap_or(StoreError::OutOfSpace);
+        let ticket = op.ticket;
+        self.withdraw_manifest(id, job);
+        self.answer(ticket, Err(error));
+    }
+
+    /// Takes back what an unpublished manifest holds. Its record may be on a device: the journal says it is dead.
+    fn withdraw_manifest(&mut self, id: OpId, job: Option<Job<B>>) {
+        let Some(mut op) = self.manifest_ops.remove(&id) else { return };
+        let job = job.or(op.job.take());
+        op.meta.chunks.iter().for_each(|chunk| self.catalog.drop_ref(*chunk));
+        let Some(job) = job else { return };
+        self.namespaces.refund(job.namespace, job.shape.length);
+        for place in &job.places {
+            let (device, local) = self.locate(place.extent);
+            let target = &mut self.devices[device];
+            let seq = target.extents[local as usize].seq;
+            let removed =
+                journal::Entry::Removed { digest: job.digest, extent: local, offset: place.offset, seq };
+            target.journal.append(&removed);
+            self.give_up_place(*place);
+        }
+    }
+
+    /// Takes a manifest out; its chunks lose their references.
+    pub(super) fn remove_manifest(&mut self, id: EntryId) {
+        let Some(meta) = self.manifests.remove(id) else { return };
+        meta.chunks.iter().for_each(|chunk| self.catalog.drop_ref(*chunk));
+        self.remove_entry(id);
+    }
+
+    /// Plans the read of a manifest's body and leases its chunks.
+    //= MKV-GET-1
+    pub fn get_manifest(
+        &mut self,
+        now_ms: u64,
+        client: ClientId,
+        namespace: &[u8],
+        name: &[u8],
+        lease_ms: u64,
+    ) -> Result<(ManifestInfo, ReadPlan), StoreError> {
+        self.advance(now_ms);
+        check_name(namespace, name)?;
+        let number = self.namespaces.find(namespace).ok_or(StoreError::NotFound)?;
+        let (id, meta) = self.manifests.published(number, name).ok_or(StoreError::NotFound)?;
+        let (info, chunks) = (meta.info(), meta.chunks.clone());
+        let until_ms = self.now_ms + self.config.lease_ms(lease_ms);
+        self.leases.expire(self.now_ms);
+        self.leases.take(client, id, until_ms)?;
+        for chunk in chunks.iter() {
+            self.leases.take(client, *chunk, until_ms)?;
+        }
+        chunks.iter().for_each(|chunk| self.touch(*chunk));
+        self.touch(id);
+        let shape = Shape { length: self.catalog.view(id).length, body_length: info.length };
+        let mut plan = self.plan(id, shape, Key::new(namespace, name), 0..shape.body_blocks());
+        plan.value = ValueInfo { length: info.length, checksum: info.checksum };
+        Ok((info, plan))
+    }
+
+    /// Deletes a manifest, or those of role `Refs` of a name, up to a generation. Ends in [`Outcome::ManifestDeleted`].
+    //= MKV-DELM-1
+    //= MKV-DELM-2
+    pub fn delete_manifest(
+        &mut self,
+        now_ms: u64,
+        ticket: Ticket,
+        namespace: &[u8],
+        name: &[u8],
+        slot: Slot,
+        generation: Option<u64>,
+    ) {
+        self.advance(now_ms);
+        let result = self.begin_delete_manifest(namespace, name, slot, generation);
+        match result {
+            Ok(_) | Err(StoreError::NotFound) => {
+                let needs = self.removal_needs();
+                let result = result.map(|generation| Outcome::ManifestDeleted { generation });
+                self.wait(needs, Then::Answer(ticket, result));
+            }
+            Err(error) => self.answer(ticket, Err(error)),
+        }
+    }
+
+    fn begin_delete_manifest(
+        &mut self,
+        namespace: &[u8],
+        name: &[u8],
+        slot: Slot,
+        generation: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        self.accepting()?;
+        check_name(namespace, name)?;
+        let number = self.namespaces.find(namespace).ok_or(StoreError::NotFound)?;
+        let found: Vec<_> = match slot {
+            Slot::Published => self.manifests.published(number, name).into_iter().collect(),
+            Slot::Refs => self.manifests.refs(number, name).collect(),
+        };
+        let stored = found.iter().map(|(_, meta)| meta.generation).min().ok_or(StoreError::NotFound)?;
+        let generation_max = generation.unwrap_or(u64::MAX);
+        if stored > generation_max {
+            return Err(StoreError::StaleGeneration { current: stored });
+        }
+        let gone: Vec<_> = found
+            .into_iter()
+            .filter(|(_, meta)| meta.generation <= generation_max)
+            .map(|(id, meta)| (id, meta.generation))
+            .collect();
+        for (id, _) in &gone {
+            self.remove_manifest(*id);
+            self.counters.manifests_deleted += 1;
+        }
+        Ok(gone.into_iter().map(|(_, generation)| generation).max().unwrap_or(stored))
+    }
+
+    /// The published names of a namespace that begin with a prefix, in byte order, after a cursor (empty: from the start).
+    //= MKV-LIST-1
+    pub fn list_manifests(
+        &self,
+        namespace: &[u8],
+        prefix: &[u8],
+        cursor: &[u8],
+        count_max: usize,
+    ) -> ManifestPage {
+        let mut page = ManifestPage { entries: Vec::new(), more: false };
+        let Some(number) = self.namespaces.find(namespace) else { return page };
+        let from = match cursor < prefix || cursor.is_empty() {
+            true => Bound::Included((number, prefix.to_vec(), None)),
+            false => Bound::Excluded((number, cursor.to_vec(), Some(u64::MAX))),
+        };
+        for ((_, name, refs), id) in self.manifests.names.range((from, Bound::Unbounded)) {
+            let meta = &self.manifests.by_entry[id];
+            if meta.name.0 != number || !name.starts_with(prefix) {
+                break;
+            }
+            if refs.is_some() {
+                continue;
+            }
+            if page.entries.len() == count_max {
+                page.more = true;
+                break;
+            }
+            page.entries.push(meta.info());
+        }
+        page
+    }
+
+    /// Takes up a manifest found on the devices, when it is whole. Answers whether it is.
+    pub(super) fn take_up_manifest(&mut self, id: EntryId, name: Vec<u8>, table: &[u8]) -> bool {
+        let namespace = self.catalog.view(id).namespace;
+        let Some(meta) = self.parse_table(namespace, name, table) else { return false };
+        meta.chunks.iter().for_each(|chunk| self.catalog.add_ref(*chunk));
+        self.manifests.insert(id, meta);
+        true
+    }
+
+    fn parse_table(&self, namespace: u16, name: Vec<u8>, table: &[u8]) -> Option<Meta> {
+        let (header, rest) = TableHeader::ref_from_prefix(table).ok()?;
+        let listed = <[TableChunk]>::ref_from_bytes(rest).ok()?;
+        let role = role_of(header.role)?;
+        let mut chunks = Vec::with_capacity(listed.len());
+        for chunk in listed {
+            let id = self.catalog.find(&chunk.digest)?;
+            let view = self.catalog.view(id);
+            let same = view.length == chunk.length.get() && view.checksum.0 == chunk.checksum;
+            chunks.push(same.then_some(id)?);
+        }
+        let generation = header.generation.get();
+        Some(Meta {
+            name: (namespace, name, (role == Role::Refs).then_some(generation)),
+            generation,
+            role,
+            body: ValueInfo { length: header.body_length.get(), checksum: Checksum(header.body_checksum) },
+            chunk_count: header.chunk_count.get(),
+            chunk_bytes: listed.iter().map(|chunk| chunk.length.get()).sum(),
+            chunks: chunks.into(),
+        })
+    }
+}
+
+fn role_byte(role: Role) -> u8 {
+    match role {
+        Role::Both => 0,
+        Role::Refs => 1,
+        Role::Home => 2,
+    }
+}
+
+fn role_of(byte: u8) -> Option<Role> {
+    match byte {
+        0 => Some(Role::Both),
+        1 => Some(Role::Refs),
+        2 => Some(Role::Home),
+        _ => None,
+    }
+}
+
+fn check_name(namespace: &[u8], name: &[u8]) -> Result<(), StoreError> {
+    let fits = (1..=MANIFEST_NAME_BYTES_MAX).contains(&name.len()) && namespace.len() <= NAMESPACE_BYTES_MAX;
+    if fits { Ok(()) } else { Err(StoreError::InvalidKey) }
+}

@@ -1,0 +1,464 @@
+//! From journals and open extents back to a catalogue.
+//!
+//! Journals of different devices are independent: an entry speaks only of its own device's places. Values in one part
+//! enter the catalogue as they are read; manifests, parts of striped values and second records of a key are kept aside
+//! by extent until everything is read, and decided then: manifests by generation, values by the record number in
+//! their headers.
+
+use super::*;
+use crate::store::catalog::NewEntry;
+use crate::store::format::Record;
+use crate::store::journal::{Entry, Listed};
+
+/// Manifests read at a time.
+const BATCH: usize = 256;
+
+pub(super) struct Replay<'a, B> {
+    store: &'a mut Store<B>,
+    disks: &'a mut dyn Disks,
+    report: &'a mut OpenReport,
+    /// Records decided at the end, by extent.
+    aside: HashMap<u32, Vec<Aside>>,
+    /// Dead records of extents that were not sealed.
+    dead: HashSet<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    listed: Listed,
+    /// The store's number of it.
+    namespace: u16,
+    place: Place,
+}
+
+/// A manifest's record as read.
+struct FoundManifest {
+    aside: Aside,
+    generation: u64,
+    lsn: u64,
+    name: Vec<u8>,
+    table: Vec<u8>,
+}
+
+impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
+    pub fn run(store: &'a mut Store<B>, disks: &'a mut dyn Disks, report: &'a mut OpenReport) {
+        let mut replay = Self { store, disks, report, aside: HashMap::new(), dead: HashSet::new() };
+        for device in 0..replay.store.devices.len() {
+            if let Err(error) = replay.journal(device) {
+                replay.give_up(device, error);
+            }
+        }
+        for device in 0..replay.store.devices.len() {
+            if let Err(error) = replay.scan_open(device) {
+                replay.give_up(device, error);
+            }
+        }
+        replay.decide();
+        replay.settle();
+    }
+
+    fn give_up(&mut self, device: usize, error: IoError) {
+        let slot = self.store.devices[device].slot;
+        self.report.problems.push((slot, DeviceProblem::Unreadable(error)));
+        let range = self.extents_of(device);
+        self.aside.retain(|extent, _| !range.contains(extent));
+        self.store.fail_device(device);
+    }
+
+    fn extents_of(&self, device: usize) -> std::ops::Range<u32> {
+        let device = &self.store.devices[device];
+        device.base..device.base + device.extents.len() as u32
+    }
+
+    fn journal(&mut self, device: usize) -> Result<(), IoError> {
+        if !self.store.devices[device].geometry.persistent {
+            return Ok(());
+        }
+        let mut namespaces: HashMap<u16, u16> = HashMap::new();
+        let mut loaded: Option<(u32, std::sync::Arc<[u8]>)> = None;
+        loop {
+            let target = &self.store.devices[device];
+            let (extent, at) = target.journal.tail();
+            if extent as usize >= target.extents.len() {
+                break;
+            }
+            if loaded.as_ref().is_none_or(|(number, _)| *number != extent) {
+                let bytes = self.disks.read(target.slot, target.offset(extent, 0), target.extent_bytes)?;
+                loaded = Some((extent, bytes));
+            }
+            let Some((_, bytes)) = &loaded else { break };
+            let secrets = self.store.secrets;
+            let Some(frame) = self.store.devices[device].journal.replay(&bytes[at..], &secrets) else {
+                break;
+            };
+            self.report.journal_frames += 1;
+            frame.entries.into_iter().for_each(|entry| self.entry(device, entry, &mut namespaces));
+        }
+        let same = namespaces.into_iter().filter(|(file, number)| file == number).map(|(_, number)| number);
+        let same = same.collect();
+        self.store.devices[device].journal.know_namespaces(same);
+        for extent in self.store.devices[device].journal.extents.clone() {
+            self.store.devices[device].extents[extent as usize].state = ExtentState::Journal;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, device: usize, entry: Entry, namespaces: &mut HashMap<u16, u16>) {
+        let base = self.store.devices[device].base;
+        let count = self.store.devices[device].extents.len() as u32;
+        let inside = |extent: u32| extent < count;
+        match entry {
+            Entry::Namespace { id, name } => {
+                if let Ok(number) = self.store.namespaces.intern(&name, &self.store.config) {
+                    namespaces.insert(id, number);
+                }
+            }
+            Entry::Opened { extent, seq } if inside(extent) => {
+                self.clear(base + extent);
+                let state = &mut self.store.devices[device].extents[extent as usize];
+                state.state = ExtentState::Open;
+                state.seq = seq;
+            }
+            Entry::Sealed { extent, .. } if inside(extent) => {
+                self.store.devices[device].extents[extent as usize].state = ExtentState::Sealed;
+            }
+            Entry::Freed { extent, .. } if inside(extent) => {
+                self.clear(base + extent);
+                self.store.devices[device].extents[extent as usize].state = ExtentState::Free;
+            }
+            Entry::Removed { digest, extent, offset, .. } if inside(extent) => {
+                self.remove(&digest, Place { extent: base + extent, offset });
+            }
+            Entry::Records { extent, records, .. } if inside(extent) => {
+                for listed in records {
+                    let Some(namespace) = namespaces.get(&listed.namespace).copied() else { continue };
+                    let place = Place { extent: base + extent, offset: listed.offset };
+                    self.add(Aside { listed, namespace, place });
+                }
+            }
+            Entry::Opened { .. }
+            | Entry::Sealed { .. }
+            | Entry::Freed { .. }
+            | Entry::Removed { .. }
+            | Entry::Records { .. } => {}
+        }
+    }
+
+    /// Nothing lives in this extent.
+    fn clear(&mut self, extent: u32) {
+        for (id, _) in self.store.catalog.residents(extent) {
+            self.drop_entry(id);
+        }
+        self.aside.remove(&extent);
+        self.dead.retain(|place| place.extent != extent);
+    }
+
+    fn drop_entry(&mut self, id: EntryId) {
+        let view = self.store.catalog.view(id);
+        self.store.catalog.remove(id);
+        self.store.namespaces.refund(view.namespace, view.length);
+        self.store.recency.remove(view.tick, view.length);
+    }
+
+    fn remove(&mut self, digest: &Digest, place: Place) {
+        if let Some(id) = self.store.catalog.find(digest)
+            && self.store.catalog.view(id).place == place
+        {
+            self.drop_entry(id);
+        }
+        if let Some(aside) = self.aside.get_mut(&place.extent) {
+            aside.retain(|record| record.place != place);
+        }
+        let (device, local) = self.store.locate(place.extent);
+        if self.store.devices[device].state(local) == ExtentState::Open {
+            self.dead.insert(place);
+        }
+    }
+
+    /// A record is there.
+    fn add(&mut self, record: Aside) {
+        let listed = &record.listed;
+        let simple = listed.kind == Kind::Value as u8 && listed.part_count == 1;
+        match self.store.catalog.find(&listed.digest) {
+            None if simple && listed.length > 0 => {
+                self.insert(&record, &[record.place]);
+            }
+            Some(id) if self.store.catalog.view(id).place == record.place => {}
+            None | Some(_) => {
+                let aside = self.aside.entry(record.place.extent).or_default();
+                if aside.iter().all(|other| other.place != record.place) {
+                    aside.push(record);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, record: &Aside, places: &[Place]) -> EntryId {
+        let store = &mut *self.store;
+        let length = u64::from(record.listed.length);
+        let tick = store.recency.now();
+        store.recency.add(tick, length);
+        store.namespaces.names[record.namespace as usize].used_bytes += length;
+        store.catalog.insert(NewEntry {
+            digest: record.listed.digest,
+            checksum: Checksum(record.listed.checksum),
+            length: record.listed.length,
+            namespace: record.namespace,
+            manifest: record.listed.kind == Kind::Manifest as u8,
+            tick,
+            places,
+        })
+    }
+
+    fn scan_open(&mut self, device: usize) -> Result<(), IoError> {
+        let target = &self.store.devices[device];
+        let open = |extent: &u32| target.state(*extent) == ExtentState::Open;
+        let open: Vec<_> = (0..target.extents.len() as u32).filter(open).collect();
+        for extent in open {
+            let target = &self.store.devices[device];
+            let bytes = self.disks.read(target.slot, target.offset(extent, 0), target.extent_bytes)?;
+            self.report.extents_scanned += 1;
+            self.scan(device, extent, &bytes);
+        }
+        Ok(())
+    }
+
+    /// Finds the whole records of an open extent. A hole (a write that never arrived) is stepped over sector by sector.
+    fn scan(&mut self, device: usize, extent: u32, bytes: &[u8]) {
+        let seq = self.store.devices[device].extents[extent as usize].seq;
+        let place_extent = self.store.devices[device].base + extent;
+        let mut at = 0;
+        while at < bytes.len() {
+            let record = Record::decode(&bytes[at..], &self.store.secrets, self.store.part_blocks)
+                .filter(|record| record.extent_seq == seq && record.offset as usize == at)
+                .filter(|record| at + record.span <= bytes.len());
+            let Some(record) = record else {
+                at = (at + 1).next_multiple_of(SECTOR_BYTES);
+                continue;
+            };
+            let end = at + record.span;
+            let place = Place { extent: place_extent, offset: at as u32 };
+            if !blocks_hold(&record, &bytes[at..end], self.store.part_blocks) {
+                self.report.torn_records += 1;
+            } else if !self.dead.contains(&place) {
+                self.add_scanned(&record, place);
+            }
+            at = end;
+        }
+    }
+
+    fn add_scanned(&mut self, record: &Record, place: Place) {
+        let Ok(namespace) = self.store.namespaces.intern(&record.namespace, &self.store.config) else {
+            return;
+        };
+        let listed = Listed {
+            digest: record.digest,
+            checksum: record.checksum.0,
+            offset: place.offset,
+            length: record.shape.length as u32,
+            part: record.part as u16,
+            part_count: record.part_count as u16,
+            namespace,
+            kind: record.kind as u8,
+            packed: record.packed,
+        };
+        self.add(Aside { listed, namespace, place });
+    }
+
+    /// Decides among the records kept aside: first values, then the manifests that name them.
+    fn decide(&mut self) {
+        let mut groups: HashMap<Digest, Vec<Aside>> = HashMap::new();
+        for record in std::mem::take(&mut self.aside).into_values().flatten() {
+            groups.entry(record.listed.digest).or_default().push(record);
+        }
+        let (manifests, values): (Vec<_>, Vec<_>) =
+            groups.into_values().partition(|group| group[0].listed.kind == Kind::Manifest as u8);
+        values.into_iter().for_each(|group| self.decide_value(group));
+        for batch in manifests.chunks(BATCH) {
+            self.decide_manifests(batch);
+        }
+    }
+
+    fn decide_value(&mut self, group: Vec<Aside>) {
+        let digest = group[0].listed.digest;
+        let mut versions: BTreeMap<([u8; 16], u32), Vec<Aside>> = BTreeMap::new();
+        for record in group {
+            versions.entry((record.listed.checksum, record.listed.length)).or_default().push(record);
+        }
+        let mut whole: Vec<_> = versions.into_values().filter_map(whole_value).collect();
+        if let Some(id) = self.store.catalog.find(&digest) {
+            let view = self.store.catalog.view(id);
+            whole.retain(|(record, _)| record.listed.checksum != view.checksum.0);
+            if whole.is_empty() {
+                return;
+            }
+            let present = self.as_aside(&view);
+            whole.push((present, vec![view.place]));
+            self.drop_entry(id);
+        }
+        let newest = whole.into_iter().max_by_key(|(record, _)| self.lsn(record.place));
+        if let Some((record, places)) = newest {
+            self.insert(&record, &places);
+        }
+    }
+
+    fn as_aside(&self, view: &View) -> Aside {
+        let listed = Listed {
+            digest: view.digest,
+            checksum: view.checksum.0,
+            offset: view.place.offset,
+            length: view.length as u32,
+            part: 0,
+            part_count: 1,
+            namespace: view.namespace,
+            kind: Kind::Value as u8,
+            packed: Shape::value(view.length).packed(),
+        };
+        Aside { listed, namespace: view.namespace, place: view.place }
+    }
+
+    /// The number in a record's header; 0 when it cannot be read.
+    fn lsn(&mut self, place: Place) -> u64 {
+        let request = self.head_request(place, 0);
+        let Ok(bytes) = self.disks.read(request.slot, request.offset, request.length) else { return 0 };
+        self.record_at(place, &bytes).map_or(0, |(record, _)| record.lsn)
+    }
+
+    /// The sectors with a record's header and, when it packs, this many bytes of blocks.
+    fn head_request(&self, place: Place, packed_bytes: usize) -> ReadRequest {
+        let (device, local) = self.store.locate(place.extent);
+        let target = &self.store.devices[device];
+        let start = place.offset as usize - place.offset as usize % SECTOR_BYTES;
+        let end = (place.offset as usize + SECTOR_BYTES + packed_bytes).next_multiple_of(SECTOR_BYTES);
+        let length = end.min(target.extent_bytes) - start;
+        ReadRequest { slot: target.slot, offset: target.offset(local, start), length }
+    }
+
+    fn record_at(&self, place: Place, bytes: &[u8]) -> Option<(Record, usize)> {
+        let at = place.offset as usize % SECTOR_BYTES;
+        let (device, local) = self.store.locate(place.extent);
+        let seq = self.store.devices[device].extents[local as usize].seq;
+        let record = Record::decode(bytes.get(at..)?, &self.store.secrets, self.store.part_blocks)?;
+        (record.extent_seq == seq && record.offset == place.offset).then_some((record, at))
+    }
+
+    /// Takes up the newest whole manifest of each name.
+    fn decide_manifests(&mut self, groups: &[Vec<Aside>]) {
+        let first_parts: Vec<_> = groups.iter().flatten().filter(|record| record.listed.part == 0).collect();
+        let requests = first_parts.iter().map(|record| {
+            let packed = if record.listed.packed { record.listed.length as usize + SECTOR_BYTES } else { 0 };
+            self.head_request(record.place, packed)
+        });
+        let answers = self.disks.read_batch(requests.collect());
+        let mut heads: HashMap<(u16, u64), std::sync::Arc<[u8]>> = HashMap::new();
+        for (request, result) in answers {
+            if let Ok(bytes) = result {
+                heads.insert((request.slot, request.offset), bytes);
+            }
+        }
+        for group in groups {
+            let mut found: Vec<_> = group
+                .iter()
+                .filter(|record| record.listed.part == 0)
+                .filter_map(|first| {
+                    let request = self.head_request(first.place, 0);
+                    let head = heads.get(&(request.slot, request.offset))?;
+                    self.read_manifest(first, group, head)
+                })
+                .collect();
+            found.sort_by_key(|(manifest, _)| std::cmp::Reverse((manifest.generation, manifest.lsn)));
+            let taken = found.into_iter().any(|(manifest, places)| {
+                let id = self.insert(&manifest.aside, &places);
+                let whole = self.store.take_up_manifest(id, manifest.name, &manifest.table);
+                if !whole {
+                    self.drop_entry(id);
+                }
+                whole
+            });
+            self.report.manifests_dropped += u64::from(!taken);
+        }
+    }
+
+    /// Reads a manifest's table, the last blocks of its record.
+    fn read_manifest(
+        &mut self,
+        first: &Aside,
+        group: &[Aside],
+        head: &[u8],
+    ) -> Option<(FoundManifest, Vec<Place>)> {
+        let (record, at) = self.record_at(first.place, head)?;
+        let same = group.iter().filter(|other| other.listed.checksum == first.listed.checksum).copied();
+        let (_, places) = whole_value(same.collect())?;
+        let mut table = Vec::new();
+        let shape = record.shape;
+        for block in shape.body_blocks()..shape.blocks() {
+            let part = block / self.store.part_blocks;
+            let place = places[part as usize];
+            // Headers of records in several parts fill a sector; a packed record is in the head.
+            let layout = shape.part(part, self.store.part_blocks, record.header_bytes);
+            let (offset, length) = layout.blocks[(block - layout.first_block) as usize];
+            if record.packed {
+                table.extend_from_slice(head.get(at + offset..at + offset + length)?);
+                continue;
+            }
+            let (device, local) = self.store.locate(place.extent);
+            let target = &self.store.devices[device];
+            let start = target.offset(local, place.offset as usize + offset);
+            let bytes = self.disks.read(target.slot, start, length.next_multiple_of(SECTOR_BYTES)).ok()?;
+            table.extend_from_slice(&bytes[..length]);
+        }
+        let mut generation = [0; 8];
+        generation.copy_from_slice(table.get(..8)?);
+        let generation = u64::from_le_bytes(generation);
+        let found = FoundManifest { aside: *first, generation, lsn: record.lsn, name: record.key, table };
+        Some((found, places))
+    }
+
+    /// Extents get their last state, and what their records weigh.
+    fn settle(&mut self) {
+        let store = &mut *self.store;
+        let ids: Vec<_> = store.catalog.ids().collect();
+        for id in ids {
+            let length = store.catalog.view(id).length;
+            for (part, place) in store.catalog.places(id).into_iter().enumerate() {
+                let weight = store.weight(length, part as u32);
+                store.extent_mut(place.extent).live_bytes += weight;
+            }
+        }
+        for device in 0..store.devices.len() {
+            let base = store.devices[device].base;
+            for local in 0..store.devices[device].extents.len() {
+                match store.devices[device].extents[local].state {
+                    ExtentState::Free => store.devices[device].free.push_back(local as u32),
+                    ExtentState::Open => {
+                        store.devices[device].extents[local].state = ExtentState::Full;
+                        store.seal_if_settled(base + local as u32);
+                    }
+                    ExtentState::Full | ExtentState::Sealed | ExtentState::Freeing | ExtentState::Journal => {
+                    }
+                }
+            }
+            store.devices[device].journal.want();
+            // Nothing is known of what was flushed before.
+            store.devices[device].completed = 1;
+        }
+    }
+}
+
+/// All parts of one version of a value, if they are there.
+fn whole_value(records: Vec<Aside>) -> Option<(Aside, Vec<Place>)> {
+    let first = *records.iter().find(|record| record.listed.part == 0)?;
+    let mut places = vec![None; first.listed.part_count as usize];
+    for record in &records {
+        let place = places.get_mut(record.listed.part as usize)?;
+        place.get_or_insert(record.place);
+    }
+    let places: Option<Vec<_>> = places.into_iter().collect();
+    places.map(|places| (first, places))
+}
+
+fn blocks_hold(record: &Record, bytes: &[u8], part_blocks: u32) -> bool {
+    let layout = record.layout(part_blocks);
+    let blocks = layout.blocks.iter().zip(&record.block_checksums);
+    blocks.into_iter().all(|((at, length), sum)| Checksum::of_block(&bytes[*at..at + length]) == *sum)
+}

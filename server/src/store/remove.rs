@@ -1,0 +1,112 @@
+//! How values leave: deleted by a client, or lost with the bytes under them.
+
+use super::*;
+use crate::store::durability::Then;
+use crate::store::journal::Entry;
+
+impl<B: AsRef<[u8]> + Clone> Store<B> {
+    /// Deletes a value. Ends in [`Outcome::Deleted`] once it is durable, or in `NotFound`, `Referenced` or `Leased`.
+    ///
+    /// A lease of the deleting client itself is given up; one of another client refuses the delete.
+    //= MKV-DEL-2
+    pub fn delete(&mut self, now_ms: u64, client: ClientId, ticket: Ticket, key: Key<'_>) {
+        self.advance(now_ms);
+        let result = self.begin_delete(client, key);
+        match result {
+            // What is missing may have been evicted a moment ago: the answer holds after a loss of power, too.
+            Ok(()) | Err(StoreError::NotFound) => {
+                let needs = self.removal_needs();
+                self.wait(needs, Then::Answer(ticket, result.map(|()| Outcome::Deleted)));
+            }
+            Err(error) => self.answer(ticket, Err(error)),
+        }
+    }
+
+    fn begin_delete(&mut self, client: ClientId, key: Key<'_>) -> Result<(), StoreError> {
+        self.accepting()?;
+        check_key(key)?;
+        let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+        let id = self.catalog.find(&digest).ok_or(StoreError::NotFound)?;
+        let manifests = self.catalog.view(id).refs;
+        //= MKV-DEL-1
+        if manifests > 0 {
+            return Err(StoreError::Referenced { manifests });
+        }
+        //= MKV-LEASE-1
+        self.leases.expire(self.now_ms);
+        if let Some(until_ms) = self.leases.held_by_others(id, client) {
+            return Err(StoreError::Leased { until_ms });
+        }
+        self.remove_entry(id);
+        self.counters.deletes += 1;
+        Ok(())
+    }
+
+    /// Takes an entry that no manifest names out of the catalogue, and says so in the journals.
+    pub(super) fn remove_entry(&mut self, id: EntryId) {
+        let view = self.catalog.view(id);
+        debug_assert_eq!(view.refs, 0, "a named value stays");
+        for (part, place) in self.catalog.places(id).into_iter().enumerate() {
+            let weight = self.weight(view.length, part as u32);
+            let (device, local) = self.locate(place.extent);
+            let target = &mut self.devices[device];
+            let extent = &mut target.extents[local as usize];
+            extent.live_bytes -= weight;
+            let seq = extent.seq;
+            target.journal.append(&Entry::Removed {
+                digest: view.digest,
+                extent: local,
+                offset: place.offset,
+                seq,
+            });
+        }
+        self.catalog.remove(id);
+        self.leases.forget(id);
+        self.namespaces.refund(view.namespace, view.length);
+        self.recency.remove(view.tick, view.length);
+    }
+
+    /// The bytes of an entry are gone or wrong: it is a miss from now on, and so is every manifest that names it.
+    pub(super) fn lose(&mut self, id: EntryId) {
+        let view = self.catalog.view(id);
+        if view.manifest {
+            self.remove_manifest(id);
+            return;
+        }
+        if view.refs > 0 {
+            for manifest in self.manifests.naming(id) {
+                self.counters.manifests_lost += 1;
+                self.remove_manifest(manifest);
+            }
+            for op in self.manifest_ops.values_mut() {
+                (0..op.forget_chunk(id)).for_each(|_| self.catalog.drop_ref(id));
+            }
+        }
+        self.counters.values_lost += 1;
+        self.remove_entry(id);
+    }
+
+    /// Marks an entry as used now.
+    pub(super) fn touch(&mut self, id: EntryId) {
+        let view = self.catalog.view(id);
+        let now = self.recency.advance(view.length);
+        if now != view.tick {
+            self.recency.remove(view.tick, view.length);
+            self.recency.add(now, view.length);
+            self.catalog.set_tick(id, now);
+        }
+    }
+
+    /// Leases an entry for the default time, unless the client holds too many leases.
+    pub(super) fn lease_quietly(&mut self, client: ClientId, id: EntryId) {
+        let until_ms = self.now_ms + self.config.lease_ms_default;
+        if self.leases.take(client, id, until_ms).is_err() {
+            self.counters.leases_refused += 1;
+        }
+    }
+
+    /// Whether waiting may make room.
+    pub(super) fn room_may_come(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,202 @@
+//! Devices as the store sees them: extents, where the next record goes, and how far each device is durable.
+//!
+//! An extent's life: `Free` -> `Open` (records are appended) -> `Full` (no more room, some records still on their way) ->
+//! `Sealed` (its residents are listed in the journal) -> `Freeing` (nothing lives in it, the journal says so, not yet
+//! durably) -> `Free`. Nothing is written to an extent before its opening stands in the journal, as far as any
+//! acknowledgement can tell; nothing is reused before its freeing is durable.
+//!
+//! Extents are numbered over the whole store (`base + index`), a number that never reaches a device.
+
+use std::collections::VecDeque;
+
+use super::command::Geometry;
+use super::format::{DATA_OFFSET, Superblock};
+use super::journal::{FRAME_BYTES_MAX, Journal};
+use super::types::SECTOR_BYTES;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtentState {
+    Free,
+    Open,
+    Full,
+    Sealed,
+    Freeing,
+    Journal,
+}
+
+#[derive(Clone, Debug)]
+pub struct Extent {
+    pub state: ExtentState,
+    /// Which life of this extent it is; rises over the whole store.
+    pub seq: u64,
+    /// Of its visible records.
+    pub live_bytes: u32,
+    /// Records placed in it that are not visible or given up yet.
+    pub pending: u32,
+    /// Commands in flight and pins: reasons why its bytes must stay as they are.
+    pub busy: u32,
+    /// The device's count of completed writes when the last one to this extent completed.
+    pub last_write: u64,
+    /// The journal position that must be written before a record in it is acknowledged.
+    pub opened_at: u64,
+}
+
+const FREE: Extent = Extent {
+    state: ExtentState::Free,
+    seq: 0,
+    live_bytes: 0,
+    pending: 0,
+    busy: 0,
+    last_write: 0,
+    opened_at: 0,
+};
+
+/// What kind of records an open extent gathers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// New ones.
+    Hot = 0,
+    /// Those that outlived their extent.
+    Cold = 1,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct OpenExtent {
+    pub extent: u32,
+    pub cursor: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitId(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// Who goes on when a journal position is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalWaiter {
+    /// A record in an extent whose opening was on its way.
+    Job(JobId),
+    /// Someone who then waits for a flush too.
+    Durable(WaitId),
+}
+
+pub struct Device {
+    /// Where the shell knows it.
+    pub slot: u16,
+    /// Where the superblock knows it.
+    pub index: u16,
+    pub geometry: Geometry,
+    pub superblock: Superblock,
+    pub extent_bytes: usize,
+    /// The number of its first extent.
+    pub base: u32,
+    pub extents: Vec<Extent>,
+    /// Oldest first, so that all places wear alike.
+    pub free: VecDeque<u32>,
+    pub open: [Option<OpenExtent>; 2],
+    pub journal: Journal,
+    pub failed: bool,
+    /// Writes completed, ever.
+    pub completed: u64,
+    /// `completed` as of the start of the last successful flush.
+    pub flushed: u64,
+    /// A flush in flight: `completed` and the journal's `written` when it began.
+    pub flushing: Option<(u64, u64)>,
+    pub flush_waiters: Vec<(u64, WaitId)>,
+    pub journal_waiters: Vec<(u64, JournalWaiter)>,
+    pub bytes_in_flight: usize,
+    pub packs_in_flight: u32,
+}
+
+/// Extents kept back so that the journal can always go on and be rewritten, and moving records never starves.
+const RESERVE_EXTENTS: usize = 3;
+
+impl Device {
+    pub fn new(slot: u16, geometry: Geometry, superblock: Superblock, base: u32, journal: Journal) -> Self {
+        Self {
+            slot,
+            index: superblock.device_index.get(),
+            geometry,
+            superblock,
+            extent_bytes: superblock.extent_bytes.get() as usize,
+            base,
+            extents: vec![FREE; superblock.extent_count.get() as usize],
+            free: VecDeque::new(),
+            open: [None; 2],
+            journal,
+            failed: false,
+            completed: 0,
+            flushed: 0,
+            flushing: None,
+            flush_waiters: Vec::new(),
+            journal_waiters: Vec::new(),
+            bytes_in_flight: 0,
+            packs_in_flight: 0,
+        }
+    }
+
+    /// The device's byte offset of a place in an extent.
+    pub fn offset(&self, extent: u32, offset: usize) -> u64 {
+        DATA_OFFSET + u64::from(extent) * self.extent_bytes as u64 + offset as u64
+    }
+
+    /// Takes room in the open extent, if there is enough.
+    pub fn take_room(&mut self, stream: Stream, span: usize, align: usize) -> Option<(u32, u32)> {
+        let open = self.open[stream as usize].as_mut()?;
+        let start = open.cursor.next_multiple_of(align);
+        if start + span > self.extent_bytes {
+            return None;
+        }
+        open.cursor = start + span;
+        Some((open.extent, start as u32))
+    }
+
+    /// Whether a new extent may be opened for this stream.
+    pub fn may_open(&self, stream: Stream) -> bool {
+        let reserve = match stream {
+            Stream::Hot => RESERVE_EXTENTS + self.journal_rewrite_extents(),
+            Stream::Cold => self.journal_rewrite_extents() + 1,
+        };
+        !self.failed && self.free.len() > reserve
+    }
+
+    /// Extents that hold nothing a reader or the journal needs.
+    pub fn free_extents(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Extents that a rewritten journal would take.
+    pub fn journal_rewrite_extents(&self) -> usize {
+        if !self.geometry.persistent {
+            return 0;
+        }
+        // A rewritten journal is at most as long as the present one, and half of what is in it is alive at the most
+        // when a rewrite is due.
+        self.journal.extents.len().div_ceil(2)
+    }
+
+    /// What the device can hold for records, at most.
+    pub fn data_bytes_max(&self) -> u64 {
+        let kept = RESERVE_EXTENTS + self.journal.extents.len() + usize::from(self.journal.spare.is_some());
+        self.extents.len().saturating_sub(kept) as u64 * self.extent_bytes as u64
+    }
+
+    pub fn state(&self, extent: u32) -> ExtentState {
+        self.extents[extent as usize].state
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.geometry.persistent && !self.failed && self.flushed < self.completed
+    }
+}
+
+/// How many extents fit a device.
+pub fn extents_that_fit(capacity_bytes: u64, extent_bytes: u32) -> u64 {
+    capacity_bytes.saturating_sub(DATA_OFFSET) / u64::from(extent_bytes)
+}
+
+/// The smallest extent: a part of one block with its header, and a journal frame's worth of slack.
+pub const EXTENT_BYTES_MIN: u32 = (1 << 20) + (2 * SECTOR_BYTES) as u32;
+
+const _: () = assert!(EXTENT_BYTES_MIN as usize > 2 * FRAME_BYTES_MAX);
