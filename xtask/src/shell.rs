@@ -18,6 +18,27 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Features that replace an implementation instead of adding to it: tests are of what ships, so these stay off.
+pub const FEATURES_APART: &[&str] = &["memkv-wire/aegis-pure-rust"];
+
+/// Every other feature of the workspace's packages, or of some of them, as cargo's `--features` takes them.
+pub fn features(of_packages: &[String]) -> Result<String> {
+    let metadata = output(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let mut features = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        if !of_packages.is_empty() && of_packages.iter().all(|package| package != name) {
+            continue;
+        }
+        for feature in package["features"].as_object().into_iter().flat_map(|features| features.keys()) {
+            features.push(format!("{name}/{feature}"));
+        }
+    }
+    features.retain(|feature| !FEATURES_APART.contains(&feature.as_str()));
+    Ok(features.join(","))
+}
+
 /// Runs to the end with its output shown.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;

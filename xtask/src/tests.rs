@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Options {
     /// Run only tests whose names contain this.
     filter: Option<String>,
-    /// Test only these packages.
+    /// Test only these packages, without the documentation's examples.
     #[arg(short, long)]
     package: Vec<String>,
     /// Build with optimisations.
@@ -59,17 +59,18 @@ struct Ended {
 /// Whether no test failed.
 pub fn run(options: &Options) -> Result<bool> {
     let mut total = Tally::default();
-    for binary in build(options)? {
-        let ended = announced(&binary.name, options, || run_binary(&binary, options))?;
-        let tally = Tally::of_binary(&binary.name, &ended.output, succeeded(&ended));
-        report(&tally, &ended, options);
-        total.add(tally);
+    // Tests of one package run the programs and libraries of others.
+    shell::run(shell::cargo().arg("build").args(selection(&[], options.release)?))?;
+    let selection = selection(&options.package, options.release)?;
+    for binary in build(&selection)? {
+        total.add(run_binary(&binary, options)?);
     }
-    let ended = announced("documentation", options, || run_documentation(options))?;
-    let tally = Tally::of_documentation(&ended.output, succeeded(&ended));
-    report(&tally, &ended, options);
-    total.add(tally);
-
+    if options.package.is_empty() {
+        total.add(run_documentation(&selection, options)?);
+        for feature in shell::FEATURES_APART {
+            total.add(run_vectors(feature, options)?);
+        }
+    }
     for failure in &total.failures {
         println!("failed: {failure}");
     }
@@ -80,41 +81,32 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(total.failures.is_empty())
 }
 
-fn succeeded(ended: &Ended) -> bool {
-    ended.status.is_some_and(|status| status.success())
+/// What cargo is told about packages (none: all of them), features and the profile.
+fn selection(packages: &[String], release: bool) -> Result<Vec<String>> {
+    let mut arguments = vec!["--features".to_owned(), shell::features(packages)?];
+    if packages.is_empty() {
+        arguments.push("--workspace".to_owned());
+    }
+    for package in packages {
+        arguments.extend(["--package".to_owned(), package.clone()]);
+    }
+    if release {
+        arguments.push("--release".to_owned());
+    }
+    Ok(arguments)
 }
 
-/// Builds everything, programs and libraries too: some tests run them.
-fn build(options: &Options) -> Result<Vec<Binary>> {
-    shell::run(shell::cargo().arg("build").arg("--workspace").args(common_arguments(options)))?;
-    let messages = shell::output(
-        shell::cargo()
-            .args(["test", "--no-run", "--message-format=json-render-diagnostics"])
-            .args(package_arguments(options))
-            .args(common_arguments(options)),
-    )?;
+/// Builds tests, and says which executables hold them.
+fn build(arguments: &[String]) -> Result<Vec<Binary>> {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(arguments);
     let mut binaries = Vec::new();
-    for line in messages.lines() {
+    for line in shell::output(&mut cargo)?.lines() {
         let message: Value = serde_json::from_str(line).context("cargo wrote a message that is not JSON")?;
         binaries.extend(test_binary(&message));
     }
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(binaries)
-}
-
-fn common_arguments(options: &Options) -> Vec<&str> {
-    let mut arguments = vec!["--all-features"];
-    if options.release {
-        arguments.push("--release");
-    }
-    arguments
-}
-
-fn package_arguments(options: &Options) -> Vec<&str> {
-    if options.package.is_empty() {
-        return vec!["--workspace"];
-    }
-    options.package.iter().flat_map(|package| ["--package", package]).collect()
 }
 
 /// The executable that a message of cargo's tells of, if it is one with tests.
@@ -138,21 +130,35 @@ fn package_name(id: &str) -> String {
     }
 }
 
-fn run_binary(binary: &Binary, options: &Options) -> Result<Ended> {
+fn run_binary(binary: &Binary, options: &Options) -> Result<Tally> {
     let mut command = Command::new(&binary.executable);
     command.current_dir(&binary.package_root);
     // What cargo sets for a test, where it differs from what it set for us.
     command.env("CARGO_MANIFEST_DIR", &binary.package_root).env("CARGO_PKG_NAME", &binary.package);
     command.args(&options.filter).arg("--show-output");
-    watch(command, options)
+    let ended = announced(&binary.name, command, options)?;
+    Ok(report(Tally::of_binary(&binary.name, &ended.output, succeeded(&ended)), &ended, options))
 }
 
-fn run_documentation(options: &Options) -> Result<Ended> {
+/// The documentation's examples: only cargo can run them.
+fn run_documentation(arguments: &[String], options: &Options) -> Result<Tally> {
     let mut command = shell::cargo();
-    command.args(["test", "--quiet", "--doc", "--no-fail-fast"]);
-    command.args(package_arguments(options)).args(common_arguments(options));
+    command.args(["test", "--quiet", "--doc", "--no-fail-fast"]).args(arguments);
     command.arg("--").args(&options.filter).arg("--show-output");
-    watch(command, options)
+    let ended = announced("documentation", command, options)?;
+    Ok(report(Tally::of_documentation(&ended.output, succeeded(&ended)), &ended, options))
+}
+
+/// The known-answer vectors, with a feature that puts another implementation in the place of the one that ships.
+fn run_vectors(feature: &str, options: &Options) -> Result<Tally> {
+    let arguments =
+        ["--package", "memkv-transport", "--test", "vectors", "--features", feature].map(str::to_owned);
+    let mut total = Tally::default();
+    for mut binary in build(&arguments)? {
+        binary.name = format!("{} ({feature})", binary.name);
+        total.add(run_binary(&binary, options)?);
+    }
+    Ok(total)
 }
 
 /// Runs to the end, or to the time limit, with both outputs in one file: no pipe that could fill up.
@@ -183,22 +189,23 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
 }
 
 /// Names what runs before it runs, so that a slow one is seen to be slow.
-fn announced(name: &str, options: &Options, work: impl FnOnce() -> Result<Ended>) -> Result<Ended> {
+fn announced(name: &str, command: Command, options: &Options) -> Result<Ended> {
     print!("{name} ... ");
-    if options.verbose {
-        println!();
-    }
     std::io::stdout().flush()?;
-    work()
+    watch(command, options)
 }
 
-fn report(tally: &Tally, ended: &Ended, options: &Options) {
-    let seconds = ended.elapsed.as_secs_f64();
-    println!("{tally} ({seconds:.1} s)");
+fn succeeded(ended: &Ended) -> bool {
+    ended.status.is_some_and(|status| status.success())
+}
+
+fn report(tally: Tally, ended: &Ended, options: &Options) -> Tally {
+    println!("{tally} ({:.1} s)", ended.elapsed.as_secs_f64());
     if ended.status.is_none() {
         println!("ended after {} s, its time limit", options.timeout_s);
     }
     if options.verbose || !tally.failures.is_empty() {
         println!("{}", ended.output);
     }
+    tally
 }
