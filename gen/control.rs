@@ -44,7 +44,7 @@ impl<'a> Message<'a> {
 
 /// A buffer to encode messages into, again and again: room for a frame's header, then the control message, with
 /// nothing between them. It grows to the largest message it ever held and never shrinks.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ControlBuf {
     /// Words keep the message aligned; their bytes are in wire order, whatever the machine's is.
     words: Vec<u64>,
@@ -96,6 +96,17 @@ impl ControlBuf {
         self.words.resize(HEAD_WORDS + words, 0);
         Out::message(root, self.words[HEAD_WORDS..].as_mut_bytes());
         Ok(())
+    }
+}
+
+impl Clone for ControlBuf {
+    fn clone(&self) -> ControlBuf {
+        ControlBuf { words: self.words.clone() }
+    }
+
+    /// Uses the memory that is there.
+    fn clone_from(&mut self, source: &ControlBuf) {
+        self.words.clone_from(&source.words);
     }
 }
 
