@@ -1,1 +1,30 @@
+//! The MemKV client.
+//!
+//! [`Client`] is the async API; [`blocking::Client`] the same for threads. Both stand on [`core`], the protocol logic
+//! without clock or socket, and on [`operation`], which turns operations into frames and back; a
+//! simulation drives these two itself.
+//!
+//! Keys of values and names of manifests are bytes. A value is stored once and never changes; a manifest names the values
+//! that it keeps alive, and is replaced as a whole.
+#![forbid(unsafe_code)]
 
+pub mod blocking;
+mod client;
+mod config;
+pub mod core;
+mod driver;
+pub mod error;
+pub mod operation;
+#[cfg(test)]
+mod testing;
+pub mod uri;
+
+pub use client::{Allocation, Client, Found, ManifestEntry, Page};
+pub use config::{Config, KEY_VARIABLE, key_from_env};
+pub use core::{Counters, Settings};
+pub use error::Error;
+pub use memkv_transport::buf::{Buf, BufMut, BufPool};
+pub use operation::manifest::{Published, Reference, StoredManifest};
+pub use operation::read::{ReadRange, Value};
+pub use operation::write::PutItem;
+pub use uri::Uri;

@@ -1,0 +1,702 @@
+//! The client: one method for each thing a caller wants done.
+//!
+//! Bytes to be written are given as [`Buf`]s, which are shared with the frames that carry them: fill a
+//! [`Client::buffer`] (aligned, pooled) and nothing is copied on the way to the socket. Bytes that are read are received
+//! into pooled buffers; [`Client::get`] hands these out as they are, [`Client::get_into`] copies them
+//! once into the caller's slice, piece by piece as they arrive.
+//!
+//! Every method may be called from any number of tasks at once. Dropping a future gives the operation up; what it would
+//! have changed may or may not happen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use memkv_transport::buf::{Buf, BufMut, BufPool};
+use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
+use memkv_wire::{Retry, Status, limits, op};
+
+use crate::config::Config;
+use crate::core::{CallOptions, Counters, Message};
+use crate::driver::{Event, Shared};
+use crate::error::{ApiMisuse, Error, PeerMisbehaved, StorageError};
+use crate::operation::keys::{KeysOperation, KeysReplies, keys};
+use crate::operation::manifest::{
+    GetManifestReplies, Published, PutManifestReplies, Reference, StoredManifest, get_manifest, put_manifest,
+};
+use crate::operation::read::{
+    Collected, ReadRange, ReadReplies, ReadStatus, Sink, Slices, Value, batch_read, read,
+};
+use crate::operation::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
+use crate::operation::{BATCH_ITEMS_MAX, check_key, check_name, single, with_response};
+
+/// A connection pool to one server, in one namespace. Clones share it; it ends with the last one.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+    options: CallOptions,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    namespace: Vec<u8>,
+    pool: BufPool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// A batch is cut into messages of about this many bytes, so that it spreads over the connections.
+const MESSAGE_SIZE_BYTES: u64 = 8 << 20;
+/// And of so many items, where lengths are not known beforehand.
+const MESSAGE_READS: usize = 512;
+/// Attempts that damaged bytes may cost an item.
+const DAMAGES_MAX: u32 = 2;
+/// The first delay before the refused items of a batch are tried again; it doubles.
+const REFUSED_DELAY_MS: u64 = 20;
+
+impl Client {
+    /// Connects, and asks the server for a sign of life: an error here says why it cannot be used now. Must be called
+    /// inside a tokio runtime, which then drives the connections.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let options = config.options();
+        let namespace = config.namespace.clone();
+        let max = limits::NAMESPACE_SIZE_BYTES_MAX as usize;
+        if namespace.len() > max {
+            return Err(ApiMisuse::NamespaceSize { size_bytes: namespace.len(), max }.into());
+        }
+        let pool = BufPool::new(config.send_size_bytes_max);
+        let shared = Shared::start(config)?;
+        let client = Self { inner: Arc::new(Inner { shared, namespace, pool }), options };
+        let first = CallOptions { fail_fast: true, ..options };
+        client.single::<op::Ping, _>(first, Ping { echo: 1, ..Ping::default() }, |_| ()).await?;
+        Ok(client)
+    }
+
+    /// The same connections, with another time for each operation.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        Self { options: CallOptions { timeout_ms, ..self.options }, ..self.clone() }
+    }
+
+    /// A buffer of exactly this length for bytes to be written, as soon as there is memory for it. Its contents are
+    /// stale. At most 16 MiB: a larger value has several parts.
+    pub async fn buffer(&self, size_bytes: usize) -> Result<BufMut, Error> {
+        Ok(self.inner.pool.take(size_bytes).await.map_err(ApiMisuse::Buffer)?)
+    }
+
+    /// The pool of [`Client::buffer`].
+    pub fn pool(&self) -> &BufPool {
+        &self.inner.pool
+    }
+
+    /// What the connections counted since the client was made.
+    pub fn counters(&self) -> Counters {
+        self.inner.shared.counters()
+    }
+}
+
+/// Values.
+impl Client {
+    /// Stores a value: its parts, one after the other. Storing what is there already changes nothing.
+    pub async fn put(&self, key: &[u8], parts: &[Buf]) -> Result<(), Error> {
+        let build = |message: &mut Message| write(message, self.namespace(), key, WritePlace::Whole, parts);
+        self.write_call(build).await
+    }
+
+    /// Stores many values; each succeeds or fails by itself. The outer error is one that all of them share.
+    //= MKV-BATCH-1
+    pub async fn put_many(&self, items: &[PutItem<'_>]) -> Result<Vec<Result<(), Error>>, Error> {
+        items.iter().try_for_each(PutItem::check)?;
+        let mut results: Vec<Result<(), Error>> = vec![Ok(()); items.len()];
+        let mut left: Vec<usize> = (0..items.len()).collect();
+        let mut retry = Again::new(self.options);
+        while !left.is_empty() {
+            let now: Vec<PutItem<'_>> = left.iter().map(|&index| items[index]).collect();
+            let statuses = self.put_once(&now, retry.options()).await?;
+            let mut refused = Vec::new();
+            for (&index, status) in left.iter().zip(statuses) {
+                if let Err(error) = &status
+                    && retry.may(error.status)
+                {
+                    refused.push(index);
+                }
+                results[index] = status.map_err(Error::from);
+            }
+            if refused.is_empty() || !retry.wait().await {
+                break;
+            }
+            left = refused;
+        }
+        Ok(results)
+    }
+
+    async fn put_once(
+        &self,
+        items: &[PutItem<'_>],
+        options: CallOptions,
+    ) -> Result<Vec<Result<(), StorageError>>, Error> {
+        let mut calls = Vec::new();
+        for group in groups(items) {
+            let call = self.inner.shared.call(options, |m| batch_write(m, self.namespace(), group))?;
+            calls.push((call, BatchWriteReplies::new(group.len())));
+        }
+        let mut statuses = Vec::with_capacity(items.len());
+        for (mut call, mut replies) in calls {
+            call.run(|event| match event {
+                Event::Frame(frame) => replies.frame(frame),
+                Event::Restarted => {
+                    replies.restart();
+                    Ok(())
+                }
+            })
+            .await?;
+            statuses.extend(replies.finish()?);
+        }
+        Ok(statuses)
+    }
+
+    /// A value; `None` if it is not stored. Its parts are the buffers it was received in: keep them for as long as
+    /// they are needed and no longer, for they count against [`Config::receive_size_bytes_max`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
+        self.get_range(ReadRange::whole(key)).await
+    }
+
+    /// A range of a value; `None` if it is not stored.
+    pub async fn get_range(&self, range: ReadRange<'_>) -> Result<Option<Value>, Error> {
+        let mut collected = Collected::new(1);
+        match self.read_one(range, &mut collected).await? {
+            None => Ok(None),
+            Some(_) => Ok(collected.values.pop().map(Value::sorted)),
+        }
+    }
+
+    /// A value into the caller's buffer; its length, or `None` if it is not stored. What the buffer holds after an
+    /// error is not specified.
+    pub async fn get_into(&self, key: &[u8], buffer: &mut [u8]) -> Result<Option<usize>, Error> {
+        let buffer_bytes = buffer.len() as u64;
+        // A buffer without bytes asks for one, to learn the length.
+        let range = ReadRange { key, offset: 0, length: buffer_bytes.clamp(1, limits::VALUE_SIZE_BYTES_MAX) };
+        let mut spare = [0; 1];
+        let buffer = if buffer.is_empty() { &mut spare[..] } else { buffer };
+        match self.read_one(range, &mut Slices { buffers: &mut [buffer] }).await? {
+            Some((_, needed_bytes)) if needed_bytes > buffer_bytes => {
+                Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes }.into())
+            }
+            read => Ok(read.map(|(size_bytes, _)| size_bytes as usize)),
+        }
+    }
+
+    /// Many values, in one message unless they are very many; `None` for what is not stored.
+    pub async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Result<Option<Value>, Error>>, Error> {
+        let ranges: Vec<_> = keys.iter().map(|key| ReadRange::whole(key)).collect();
+        let mut collected = Collected::new(keys.len());
+        let statuses = self.read_many(&ranges, &mut collected).await?;
+        let values = collected.values.into_iter();
+        Ok(statuses
+            .into_iter()
+            .zip(values)
+            .map(|(status, value)| Ok(outcome(status)?.map(|_| value.sorted())))
+            .collect())
+    }
+
+    /// Many values into the caller's buffers, one for each key; their lengths, or `None` for what is not stored.
+    pub async fn get_many_into(
+        &self,
+        keys: &[&[u8]],
+        buffers: &mut [&mut [u8]],
+    ) -> Result<Vec<Result<Option<usize>, Error>>, Error> {
+        if keys.len() != buffers.len() {
+            return Err(ApiMisuse::Items { count: buffers.len(), max: keys.len() }.into());
+        }
+        let lengths: Vec<u64> = buffers.iter().map(|buffer| buffer.len() as u64).collect();
+        if let Some(&buffer_bytes) = lengths.iter().find(|length| **length == 0) {
+            return Err(ApiMisuse::BufferTooSmall { needed_bytes: 1, buffer_bytes }.into());
+        }
+        let lengths_max = lengths.iter().map(|&length| length.min(limits::VALUE_SIZE_BYTES_MAX));
+        let ranges = keys.iter().zip(lengths_max).map(|(key, length)| ReadRange { key, offset: 0, length });
+        let ranges: Vec<_> = ranges.collect();
+        let statuses = self.read_many(&ranges, &mut Slices { buffers }).await?;
+        let fit = |(status, buffer_bytes): (ReadStatus, u64)| match outcome(status)? {
+            Some((_, needed_bytes)) if needed_bytes > buffer_bytes => {
+                Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes }.into())
+            }
+            read => Ok(read.map(|(size_bytes, _)| size_bytes as usize)),
+        };
+        Ok(statuses.into_iter().zip(lengths).map(fit).collect())
+    }
+
+    async fn read_one(
+        &self,
+        range: ReadRange<'_>,
+        sink: &mut impl ResettableSink,
+    ) -> Result<Option<(u64, u64)>, Error> {
+        let mut damages = 0;
+        loop {
+            let mut replies = ReadReplies::new(&[range]);
+            let mut call = self.inner.shared.call(self.options, |m| read(m, self.namespace(), range))?;
+            call.run(|event| replies.event(event, sink)).await?;
+            match replies.finish()?.pop() {
+                Some(ReadStatus::Damaged) if damages < DAMAGES_MAX => {
+                    damages += 1;
+                    sink.restart();
+                }
+                Some(status) => return outcome(status),
+                None => return Err(PeerMisbehaved::Results.into()),
+            }
+        }
+    }
+
+    /// Reads many ranges into a sink; tries those again that the server refused for now or that came damaged.
+    async fn read_many(
+        &self,
+        ranges: &[ReadRange<'_>],
+        sink: &mut impl ResettableSink,
+    ) -> Result<Vec<ReadStatus>, Error> {
+        let mut statuses: Vec<ReadStatus> = vec![ReadStatus::Miss; ranges.len()];
+        let mut left: Vec<usize> = (0..ranges.len()).collect();
+        let mut retry = Again::new(self.options);
+        while !left.is_empty() {
+            let mut refused = Vec::new();
+            let outcomes = self.read_once(ranges, &left, sink, retry.options()).await?;
+            for (&index, status) in left.iter().zip(outcomes) {
+                let again = match &status {
+                    ReadStatus::Damaged => retry.may(Status::ChecksumMismatch),
+                    ReadStatus::Failed(error) => retry.may(error.status),
+                    ReadStatus::Read { .. } | ReadStatus::Miss => false,
+                };
+                if again {
+                    sink.forget(index);
+                    refused.push(index);
+                }
+                statuses[index] = status;
+            }
+            if refused.is_empty() || !retry.wait().await {
+                break;
+            }
+            left = refused;
+        }
+        Ok(statuses)
+    }
+
+    async fn read_once(
+        &self,
+        ranges: &[ReadRange<'_>],
+        wanted: &[usize],
+        sink: &mut impl ResettableSink,
+        options: CallOptions,
+    ) -> Result<Vec<ReadStatus>, Error> {
+        let mut calls = Vec::new();
+        for group in wanted.chunks(MESSAGE_READS) {
+            let asked: Vec<_> = group.iter().map(|&index| ranges[index]).collect();
+            let call = self.inner.shared.call(options, |m| batch_read(m, self.namespace(), &asked))?;
+            calls.push((call, group, ReadReplies::new(&asked)));
+        }
+        let mut statuses = Vec::with_capacity(wanted.len());
+        for (mut call, group, mut replies) in calls {
+            let mut part = Part { sink, places: group };
+            call.run(|event| replies.event(event, &mut part)).await?;
+            statuses.extend(replies.finish()?);
+        }
+        Ok(statuses)
+    }
+
+    /// The lengths of values, 0 for what is not stored; at most 4096 keys.
+    pub async fn exists(&self, asked: &[&[u8]]) -> Result<Vec<u64>, Error> {
+        let mut replies = KeysReplies::<u64>::new(asked.len());
+        let build = |m: &mut Message| keys(m, self.namespace(), KeysOperation::Exists, asked);
+        let mut call = self.inner.shared.call(self.options, build)?;
+        call.run(|event| match event {
+            Event::Frame(frame) => replies.frame(frame),
+            Event::Restarted => {
+                replies.restart();
+                Ok(())
+            }
+        })
+        .await?;
+        replies.finish()
+    }
+
+    /// Removes values; at most 4096 keys. For each: `Ok`, `NotFound`, or `Referenced` when a manifest names it.
+    pub async fn delete(&self, asked: &[&[u8]]) -> Result<Vec<Status>, Error> {
+        let mut replies = KeysReplies::<Status>::new(asked.len());
+        let build = |m: &mut Message| keys(m, self.namespace(), KeysOperation::Delete, asked);
+        let mut call = self.inner.shared.call(self.options, build)?;
+        call.run(|event| match event {
+            Event::Frame(frame) => replies.frame(frame),
+            Event::Restarted => {
+                replies.restart();
+                Ok(())
+            }
+        })
+        .await?;
+        replies.finish()
+    }
+
+    /// What is stored under a key, and a lease on it; `None` if nothing is. `lease_ms` 0 asks for the server's
+    /// default.
+    pub async fn lookup(&self, key: &[u8], lease_ms: u32) -> Result<Option<Found>, Error> {
+        check_key(key)?;
+        let found = self
+            .single::<op::Lookup, _>(self.options, Lookup { key, lease_ms }, |reply| Found {
+                size_bytes: reply.length,
+                checksum: reply.checksum.copied(),
+                lease_ms: reply.lease_ms,
+            })
+            .await;
+        miss(found)
+    }
+
+    /// Makes room for a value that is written piecewise. The server reclaims what is not committed when the lease
+    /// ends.
+    pub async fn allocate(&self, key: &[u8], size_bytes: u64, lease_ms: u32) -> Result<Allocation, Error> {
+        check_key(key)?;
+        let request = Allocate { key, length: size_bytes, checksum: None, lease_ms };
+        self.single::<op::Allocate, _>(self.options, request, |reply| match reply.present {
+            true => Allocation::Present,
+            false => Allocation::Made { id: reply.allocation, lease_ms: reply.lease_ms },
+        })
+        .await
+    }
+
+    /// Writes a part of an allocation's value. It begins at a multiple of 1 MiB, and ends at one or at the value's
+    /// end.
+    pub async fn write_at(
+        &self,
+        key: &[u8],
+        allocation: u64,
+        size_bytes: u64,
+        offset: u64,
+        parts: &[Buf],
+    ) -> Result<(), Error> {
+        let place = WritePlace::At { allocation, offset, length: size_bytes };
+        self.write_call(|message| write(message, self.namespace(), key, place, parts)).await
+    }
+
+    /// Makes an allocation's value visible. Not sent again when the connection is lost on the way: then
+    /// [`Client::lookup`] tells whether it happened.
+    pub async fn commit(&self, allocation: u64) -> Result<(), Error> {
+        let request = Commit { allocation, checksum: None };
+        self.single::<op::Commit, _>(self.options, request, |_| ()).await
+    }
+
+    async fn write_call(&self, build: impl FnOnce(&mut Message) -> Result<(), Error>) -> Result<(), Error> {
+        let mut call = self.inner.shared.call(self.options, build)?;
+        let mut status = None;
+        call.run(|event| {
+            status = match event {
+                Event::Frame(frame) => Some(with_response(frame, |r| Ok((r.status, r.detail.into())))?),
+                Event::Restarted => None,
+            };
+            Ok(())
+        })
+        .await?;
+        match status {
+            Some((Status::Ok, _)) => Ok(()),
+            //= MKV-STAT-1
+            Some((status, detail)) => Err(StorageError { status, detail }.into()),
+            None => Err(PeerMisbehaved::Results.into()),
+        }
+    }
+}
+
+/// Manifests, and the server itself.
+impl Client {
+    /// Publishes a manifest that references these chunks. Nothing is sent but references and body: chunks that the
+    /// server says are missing are the caller's to write, before it tries again, at most
+    /// [`PUT_MANIFEST_RETRIES_MAX`](limits::PUT_MANIFEST_RETRIES_MAX) times.
+    //= MKV-PUT-3
+    pub async fn put_manifest(
+        &self,
+        name: &[u8],
+        generation: u64,
+        references: &[Reference<'_>],
+        body: &[Buf],
+    ) -> Result<Published, Error> {
+        let mut replies = PutManifestReplies::new(references.len());
+        let build = |m: &mut Message| put_manifest(m, self.namespace(), name, generation, references, body);
+        let mut call = self.inner.shared.call(self.options, build)?;
+        call.run(|event| match event {
+            Event::Frame(frame) => replies.frame(frame),
+            Event::Restarted => {
+                replies.restart();
+                Ok(())
+            }
+        })
+        .await?;
+        replies.finish()
+    }
+
+    /// A manifest, and a lease on its chunks; `None` if there is none of this name.
+    pub async fn get_manifest(&self, name: &[u8], lease_ms: u32) -> Result<Option<StoredManifest>, Error> {
+        let mut replies = GetManifestReplies::default();
+        let build = |m: &mut Message| get_manifest(m, self.namespace(), name, lease_ms);
+        let mut call = self.inner.shared.call(self.options, build)?;
+        call.run(|event| match event {
+            Event::Frame(frame) => replies.frame(frame),
+            Event::Restarted => {
+                replies.restart();
+                Ok(())
+            }
+        })
+        .await?;
+        replies.finish()
+    }
+
+    /// Removes a manifest, or with a generation that one and earlier ones; whether there was one.
+    pub async fn delete_manifest(&self, name: &[u8], generation: u64) -> Result<bool, Error> {
+        check_name(name)?;
+        let request = DeleteManifest { name, generation };
+        let deleted = self.single::<op::DeleteManifest, _>(self.options, request, |_| ()).await;
+        Ok(miss(deleted)?.is_some())
+    }
+
+    /// One page of the manifests whose names begin with `prefix`, in byte order, after `cursor`: the last name of the
+    /// page before, empty to begin.
+    pub async fn list_manifests(&self, prefix: &[u8], cursor: &[u8], count_max: u32) -> Result<Page, Error> {
+        let request = ListManifests { prefix, cursor, count_max: count_max.min(limits::LIST_ENTRIES_MAX) };
+        self.single::<op::ListManifests, _>(self.options, request, |reply| Page {
+            entries: reply
+                .entries
+                .iter()
+                .map(|entry| ManifestEntry {
+                    name: entry.name.into(),
+                    generation: entry.generation,
+                    size_bytes: entry.length,
+                    chunk_count: entry.chunk_count,
+                    chunk_size_bytes: entry.chunk_bytes,
+                })
+                .collect(),
+            more: reply.more,
+        })
+        .await
+    }
+
+    /// How long the server has been up.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let request = Ping { echo: 0, ..Ping::default() };
+        self.single::<op::Ping, _>(self.options, request, |reply| Duration::from_millis(reply.uptime_ms))
+            .await
+    }
+
+    /// The server's counters whose names begin with `prefix`.
+    pub async fn stats(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        self.single::<op::Stats, _>(self.options, Stats { prefix }, |reply| {
+            reply.counters.iter().map(|counter| (counter.name.to_owned(), counter.value)).collect()
+        })
+        .await
+    }
+
+    /// Any operation of one frame each way; what `see` makes of the reply when its status is `ok`.
+    async fn single<O: Op, R>(
+        &self,
+        options: CallOptions,
+        request: O::Request<'_>,
+        see: impl FnOnce(O::Reply<'_>) -> R,
+    ) -> Result<R, Error> {
+        let build = |m: &mut Message| single::single::<O>(m, self.namespace(), request);
+        let mut call = self.inner.shared.call(options, build)?;
+        let mut see = Some(see);
+        let mut result = None;
+        call.run(|event| {
+            if let (Event::Frame(frame), Some(see)) = (event, see.take()) {
+                result = Some(single::reply::<O, R>(frame, see));
+            }
+            Ok(())
+        })
+        .await?;
+        result.unwrap_or(Err(PeerMisbehaved::Results.into()))
+    }
+
+    fn namespace(&self) -> &[u8] {
+        &self.inner.namespace
+    }
+}
+
+/// What [`Client::lookup`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The length of the value.
+    pub size_bytes: u64,
+    /// Its checksum: XXH3-128 over the checksums of its blocks.
+    pub checksum: Option<[u8; 16]>,
+    /// How long it is safe from eviction.
+    pub lease_ms: u32,
+}
+
+/// What [`Client::allocate`] made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocation {
+    /// Room, for so long.
+    Made {
+        /// Names it, for [`Client::write_at`] and [`Client::commit`].
+        id: u64,
+        /// What is not committed by then is reclaimed.
+        lease_ms: u32,
+    },
+    /// Nothing: the value is stored already.
+    Present,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In byte order of their names.
+    pub entries: Vec<ManifestEntry>,
+    /// Whether there are others behind the last.
+    pub more: bool,
+}
+
+/// One manifest of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestEntry {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Its generation.
+    pub generation: u64,
+    /// The length of its body.
+    pub size_bytes: u64,
+    /// The chunks it references.
+    pub chunk_count: u32,
+    /// Their bytes.
+    pub chunk_size_bytes: u64,
+}
+
+/// A sink whose items can be begun anew.
+trait ResettableSink: Sink {
+    /// What came for this item was for nothing.
+    fn forget(&mut self, item: usize);
+    /// What came was for nothing.
+    fn restart(&mut self);
+}
+
+impl ResettableSink for Collected {
+    fn forget(&mut self, item: usize) {
+        self.values[item] = Value::default();
+    }
+
+    fn restart(&mut self) {
+        Collected::restart(self);
+    }
+}
+
+impl ResettableSink for Slices<'_, '_> {
+    // Bytes that are read again overwrite the others.
+    fn forget(&mut self, _: usize) {}
+    fn restart(&mut self) {}
+}
+
+/// The items of a sink that one message asks for.
+struct Part<'a, S> {
+    sink: &'a mut S,
+    places: &'a [usize],
+}
+
+impl<S: ResettableSink> Sink for Part<'_, S> {
+    fn bytes(&mut self, item: usize, offset: u64, bytes: Buf) {
+        self.sink.bytes(self.places[item], offset, bytes);
+    }
+}
+
+impl<S: ResettableSink> ResettableSink for Part<'_, S> {
+    fn forget(&mut self, item: usize) {
+        self.sink.forget(self.places[item]);
+    }
+
+    fn restart(&mut self) {
+        self.places.iter().for_each(|&place| self.sink.forget(place));
+    }
+}
+
+impl ReadReplies {
+    fn event(&mut self, event: Event<'_>, sink: &mut impl ResettableSink) -> Result<(), PeerMisbehaved> {
+        match event {
+            Event::Frame(frame) => self.frame(frame, sink),
+            Event::Restarted => {
+                self.restart();
+                sink.restart();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The bytes read and the length of the value; `None` for a miss.
+fn outcome(status: ReadStatus) -> Result<Option<(u64, u64)>, Error> {
+    match status {
+        ReadStatus::Read { size_bytes, value_size_bytes } => Ok(Some((size_bytes, value_size_bytes))),
+        ReadStatus::Miss => Ok(None),
+        ReadStatus::Damaged => Err(PeerMisbehaved::Checksum.into()),
+        ReadStatus::Failed(error) => Err(error.into()),
+    }
+}
+
+fn miss<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Storage(StorageError { status: Status::NotFound, .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Cuts a batch into messages.
+fn groups<'i, 'a>(items: &'i [PutItem<'a>]) -> impl Iterator<Item = &'i [PutItem<'a>]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut size_bytes = 0;
+        let mut count = 0;
+        for item in rest.iter().take(BATCH_ITEMS_MAX) {
+            size_bytes += item.size_bytes();
+            if count > 0 && size_bytes > MESSAGE_SIZE_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
+}
+
+/// The attempts of the items of a batch.
+struct Again {
+    deadline: Instant,
+    options: CallOptions,
+    attempts: u32,
+}
+
+impl Again {
+    fn new(options: CallOptions) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(options.timeout_ms.min(u64::from(u32::MAX)));
+        Self { deadline, options, attempts: 0 }
+    }
+
+    /// The options of the next attempt: the time that is left.
+    fn options(&self) -> CallOptions {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        CallOptions { timeout_ms: left.as_millis().max(1) as u64, ..self.options }
+    }
+
+    /// Whether an item with this status may be tried again.
+    fn may(&self, status: Status) -> bool {
+        match status.retry() {
+            Retry::No => false,
+            Retry::AfterDelay => true,
+            Retry::Resend => self.attempts < DAMAGES_MAX,
+        }
+    }
+
+    /// Waits before the next attempt; false if there is no time for one.
+    async fn wait(&mut self) -> bool {
+        let delay = Duration::from_millis(REFUSED_DELAY_MS << self.attempts.min(6));
+        self.attempts += 1;
+        if Instant::now() + delay >= self.deadline {
+            return false;
+        }
+        tokio::time::sleep(delay).await;
+        true
+    }
+}

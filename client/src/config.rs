@@ -1,0 +1,71 @@
+//! What a client is told: where the server is, the key, and its bounds.
+
+use memkv_wire::mac::Key;
+
+use crate::core::{CallOptions, Settings};
+use crate::error::{ApiMisuse, Error};
+use crate::uri::{Endpoint, Uri};
+
+/// The environment variable that holds the shared key: 64 hexadecimal digits.
+pub const KEY_VARIABLE: &str = "MEMKV_AUTH_KEY";
+
+/// The configuration of a client.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The server.
+    pub server: Endpoint,
+    /// The namespace, at most 255 bytes; keys and names of different namespaces are different.
+    pub namespace: Vec<u8>,
+    /// The key that client and server share.
+    pub key: Key,
+    /// How long an operation may take, over all attempts, unless the call says otherwise.
+    pub timeout_ms: u64,
+    /// The most memory for bytes that were received and not yet given up by whoever read them.
+    pub receive_size_bytes_max: usize,
+    /// The most memory for the buffers of [`Client::buffer`](crate::Client::buffer).
+    pub send_size_bytes_max: usize,
+    /// Connections, windows and delays.
+    pub settings: Settings,
+    /// Told to the server, for its logs; at most 128 bytes of it.
+    pub client_name: String,
+}
+
+impl Config {
+    /// The configuration that a URI and a key describe.
+    pub fn new(uri: &str, key: Key) -> Result<Self, Error> {
+        let uri: Uri = uri.parse().map_err(ApiMisuse::Uri)?;
+        let servers = uri.servers.len();
+        let mut names = uri.servers.into_iter();
+        let (Some(server), None) = (names.next(), names.next()) else {
+            return Err(ApiMisuse::SeveralServers { servers }.into());
+        };
+        Ok(Self {
+            server,
+            namespace: uri.namespace.into_bytes(),
+            key,
+            timeout_ms: 30_000,
+            receive_size_bytes_max: 256 << 20,
+            send_size_bytes_max: 256 << 20,
+            settings: Settings::default(),
+            client_name: concat!("memkv-client ", env!("CARGO_PKG_VERSION")).to_owned(),
+        })
+    }
+
+    /// As [`Config::new`], with the key from the environment variable [`KEY_VARIABLE`].
+    pub fn from_env(uri: &str) -> Result<Self, Error> {
+        Self::new(uri, key_from_env()?)
+    }
+
+    pub(crate) fn options(&self) -> CallOptions {
+        CallOptions { timeout_ms: self.timeout_ms, fail_fast: false }
+    }
+}
+
+/// The key in the environment.
+pub fn key_from_env() -> Result<Key, Error> {
+    match std::env::var(KEY_VARIABLE) {
+        Ok(text) => Ok(Key::from_hex(&text).map_err(|_| ApiMisuse::KeyMalformed)?),
+        Err(std::env::VarError::NotPresent) => Err(ApiMisuse::KeyAbsent.into()),
+        Err(std::env::VarError::NotUnicode(_)) => Err(ApiMisuse::KeyMalformed.into()),
+    }
+}

@@ -1,0 +1,419 @@
+//! `Read` and `BatchRead`: pieces in any order, put together and held against their checksums.
+//!
+//! The bytes go to a [`Sink`] as they come, so that a caller's buffer fills while more is on its way. A piece is
+//! verified before the sink sees it (MKV-VAL-3); that the pieces cover what was asked exactly once, and that a whole
+//! value has the checksum its writer gave it, is known at the end, in [`ReadReplies::finish`].
+
+use memkv_transport::buf::Buf;
+use memkv_wire::{
+    BatchRead, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem, Request, RequestWhich,
+    Response, ResponseWhich, Status, checksum, limits,
+};
+
+use super::{
+    BLOCK_SIZE_BYTES, CONTROL_FILL_SIZE_BYTES, FRAME_ITEMS_MAX, check_items, check_key, data_size_bytes,
+    item_refusal, refusal, with_response,
+};
+use crate::core::{Message, Reply};
+use crate::error::{ApiMisuse, Error, PeerMisbehaved, StorageError};
+
+/// Bytes to be read: of which value, from where, how many at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadRange<'a> {
+    /// What the value is stored under.
+    pub key: &'a [u8],
+    /// The first byte.
+    pub offset: u64,
+    /// How many; 0 for all to the end of the value.
+    pub length: u64,
+}
+
+impl<'a> ReadRange<'a> {
+    /// A whole value.
+    pub fn whole(key: &'a [u8]) -> Self {
+        Self { key, offset: 0, length: 0 }
+    }
+
+    fn check(&self) -> Result<(), ApiMisuse> {
+        check_key(self.key)?;
+        let max = limits::VALUE_SIZE_BYTES_MAX;
+        if self.offset > max || self.length > max {
+            return Err(ApiMisuse::Range { offset: self.offset, length: self.length, value: max });
+        }
+        Ok(())
+    }
+}
+
+// What an entry takes at most: its data section and pointers, and what these point at.
+const ITEM_SIZE_BYTES: usize = 96;
+
+/// Fills a message with a batch of reads.
+pub fn batch_read(message: &mut Message, namespace: &[u8], ranges: &[ReadRange<'_>]) -> Result<(), Error> {
+    check_items(ranges.len())?;
+    let mut items = Vec::with_capacity(ranges.len());
+    let mut control_size_bytes = 0;
+    for range in ranges {
+        range.check()?;
+        let size_bytes = ITEM_SIZE_BYTES + data_size_bytes(range.key.len());
+        if control_size_bytes + size_bytes > CONTROL_FILL_SIZE_BYTES || items.len() == FRAME_ITEMS_MAX {
+            push(message, namespace, &items)?;
+            items.clear();
+            control_size_bytes = 0;
+        }
+        let (key, offset, length) = (range.key, range.offset, range.length);
+        items.push(ReadItem { key, offset, length, destination: INLINE });
+        control_size_bytes += size_bytes;
+    }
+    push(message, namespace, &items)
+}
+
+const INLINE: Destination<'static> = Destination { which: DestinationWhich::Inline };
+
+fn push(message: &mut Message, namespace: &[u8], items: &[ReadItem<'_>]) -> Result<(), Error> {
+    let which = RequestWhich::BatchRead(BatchRead { items: List::from(items) });
+    message.push(&Request { namespace, which })?;
+    Ok(())
+}
+
+/// Fills a message with one read.
+pub fn read(message: &mut Message, namespace: &[u8], range: ReadRange<'_>) -> Result<(), Error> {
+    range.check()?;
+    let ReadRange { key, offset, length } = range;
+    let which = RequestWhich::Read(Read { key, offset, length, destination: INLINE });
+    message.push(&Request { namespace, which })?;
+    Ok(())
+}
+
+/// Where bytes go that were read.
+pub trait Sink {
+    /// Verified bytes of an item, `offset` counted from the beginning of what was asked. When the whole reply turns
+    /// out bad, or begins anew, they were for nothing.
+    fn bytes(&mut self, item: usize, offset: u64, bytes: Buf);
+}
+
+/// What became of one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadStatus {
+    /// All that was asked for is in the sink.
+    Read {
+        /// The bytes that were read.
+        size_bytes: u64,
+        /// The length of the whole value.
+        value_size_bytes: u64,
+    },
+    /// Nothing is stored under the key.
+    Miss,
+    /// The bytes do not have the checksums they came with: they were damaged after the frame's MAC was made.
+    Damaged,
+    /// The server could not.
+    Failed(StorageError),
+}
+
+/// The reply to a `Read` or `BatchRead`, being put together.
+#[derive(Debug)]
+pub struct ReadReplies {
+    items: Vec<Item>,
+    // Of all items, in the order of arrival.
+    spans: Vec<Span>,
+    refused: Option<StorageError>,
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    offset: u64,
+    /// What was asked for; 0 for all.
+    length: u64,
+    received_bytes: u64,
+    damaged: bool,
+    result: Option<ItemResult>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ItemResult {
+    status: Status,
+    value_size_bytes: u64,
+    checksum: Option<checksum::Checksum>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    item: u32,
+    offset: u64,
+    size_bytes: u32,
+    checksum: checksum::Checksum,
+}
+
+impl ReadReplies {
+    /// For these ranges.
+    pub fn new(ranges: &[ReadRange<'_>]) -> Self {
+        let item = |range: &ReadRange<'_>| Item {
+            offset: range.offset,
+            length: range.length,
+            received_bytes: 0,
+            damaged: false,
+            result: None,
+        };
+        Self { items: ranges.iter().map(item).collect(), spans: Vec::new(), refused: None }
+    }
+
+    /// Forgets the frames of an attempt that was cut off.
+    pub fn restart(&mut self) {
+        self.spans.clear();
+        self.refused = None;
+        for item in &mut self.items {
+            *item = Item { received_bytes: 0, damaged: false, result: None, ..item.clone() };
+        }
+    }
+
+    /// Takes a frame.
+    pub fn frame(&mut self, frame: &Reply, sink: &mut impl Sink) -> Result<(), PeerMisbehaved> {
+        with_response(frame, |response| match response.which {
+            ResponseWhich::Read(_) if response.status != Status::Ok => self.single_refused(response),
+            ResponseWhich::Read(reply) => {
+                self.result(0, Status::Ok, reply.length, reply.checksum.copied(), true)?;
+                self.pieces(reply.pieces, frame, sink)
+            }
+            _ if response.status != Status::Ok => {
+                self.refused = Some(refusal(response));
+                Ok(())
+            }
+            ResponseWhich::BatchRead(reply) => {
+                for result in reply.results.iter() {
+                    let index = result.index as usize;
+                    self.result(index, result.status, result.length, result.checksum.copied(), false)?;
+                }
+                self.pieces(reply.pieces, frame, sink)
+            }
+            _ => Err(PeerMisbehaved::WrongOperation),
+        })
+    }
+
+    fn single_refused(&mut self, response: &Response<'_>) -> Result<(), PeerMisbehaved> {
+        match response.status {
+            Status::NotFound => self.result(0, Status::NotFound, 0, None, true),
+            _ => {
+                self.refused = Some(refusal(response));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the result of an item. The frames of a `Read` repeat theirs, and the last one counts; those of a
+    /// `BatchRead` bring it once.
+    fn result(
+        &mut self,
+        index: usize,
+        status: Status,
+        value_size_bytes: u64,
+        checksum: Option<checksum::Checksum>,
+        repeated: bool,
+    ) -> Result<(), PeerMisbehaved> {
+        let item = self.items.get_mut(index).ok_or(PeerMisbehaved::Results)?;
+        if item.result.is_some() && !repeated {
+            return Err(PeerMisbehaved::Results);
+        }
+        item.result = Some(ItemResult { status, value_size_bytes, checksum });
+        Ok(())
+    }
+
+    //= MKV-VAL-2
+    fn pieces<'a>(
+        &mut self,
+        pieces: List<'a, Piece<'a>>,
+        frame: &Reply,
+        sink: &mut impl Sink,
+    ) -> Result<(), PeerMisbehaved> {
+        let empty = Buf::default();
+        let payload = frame.payload.as_ref().unwrap_or(&empty);
+        let mut start = 0;
+        for piece in pieces.iter() {
+            let end = start + piece.length as usize;
+            if end > payload.len() || !matches!(piece.which, PieceWhich::Inline) {
+                return Err(PeerMisbehaved::Pieces);
+            }
+            self.piece(&piece, payload.slice(start..end), sink)?;
+            start = end;
+        }
+        if start == payload.len() { Ok(()) } else { Err(PeerMisbehaved::Pieces) }
+    }
+
+    fn piece(&mut self, piece: &Piece<'_>, bytes: Buf, sink: &mut impl Sink) -> Result<(), PeerMisbehaved> {
+        let item = self.items.get_mut(piece.index as usize).ok_or(PeerMisbehaved::Pieces)?;
+        let size_bytes = bytes.len() as u64;
+        let asked = match item.length {
+            0 => limits::VALUE_SIZE_BYTES_MAX.saturating_sub(item.offset),
+            length => length,
+        };
+        let begins = piece.offset == item.offset || piece.offset.is_multiple_of(BLOCK_SIZE_BYTES);
+        let inside = piece.offset >= item.offset && piece.offset - item.offset + size_bytes <= asked;
+        item.received_bytes += size_bytes;
+        if size_bytes == 0 || !begins || !inside || item.received_bytes > asked {
+            return Err(PeerMisbehaved::Pieces);
+        }
+        //= MKV-VAL-3
+        let checksum = checksum::block(&bytes);
+        if piece.checksum.is_some_and(|theirs| *theirs != checksum) {
+            item.damaged = true;
+            return Ok(());
+        }
+        let (index, offset) = (piece.index, piece.offset);
+        self.spans.push(Span { item: index, offset, size_bytes: size_bytes as u32, checksum });
+        sink.bytes(index as usize, offset - item.offset, bytes);
+        Ok(())
+    }
+
+    /// The whole reply: what became of each item.
+    //= MKV-BATCH-4
+    pub fn finish(mut self) -> Result<Vec<ReadStatus>, Error> {
+        if let Some(refused) = self.refused {
+            return Err(refused.into());
+        }
+        self.spans.sort_unstable_by_key(|span| (span.item, span.offset));
+        let mut spans = self.spans.as_slice();
+        let mut statuses = Vec::with_capacity(self.items.len());
+        for (index, item) in self.items.iter().enumerate() {
+            let count = spans.iter().take_while(|span| span.item as usize == index).count();
+            let (own, others) = spans.split_at(count);
+            spans = others;
+            statuses.push(item.status(own)?);
+        }
+        Ok(statuses)
+    }
+}
+
+impl Item {
+    /// What became of this item, with the spans that came for it, in order.
+    fn status(&self, spans: &[Span]) -> Result<ReadStatus, PeerMisbehaved> {
+        let result = self.result.ok_or(PeerMisbehaved::Results)?;
+        match result.status {
+            Status::Ok => {}
+            Status::NotFound => return Ok(ReadStatus::Miss),
+            //= MKV-STAT-1
+            status => return Ok(ReadStatus::Failed(item_refusal(status))),
+        }
+        if self.damaged {
+            return Ok(ReadStatus::Damaged);
+        }
+        let value_size_bytes = result.value_size_bytes;
+        let asked = if self.length == 0 { u64::MAX } else { self.length };
+        let end = self.offset.saturating_add(asked).min(value_size_bytes);
+        let size_bytes = end.checked_sub(self.offset).ok_or(PeerMisbehaved::Pieces)?;
+        //= MKV-RD-1
+        let mut covered = self.offset;
+        for span in spans {
+            if span.offset != covered {
+                return Err(PeerMisbehaved::Pieces);
+            }
+            covered += u64::from(span.size_bytes);
+        }
+        if covered != end {
+            return Err(PeerMisbehaved::Pieces);
+        }
+        // What the writer made, against what came: the server's memory and drive lie between. Only blocks can be
+        // compared, so only a whole value whose pieces are blocks.
+        let whole = self.offset == 0 && end == value_size_bytes;
+        let blocks = spans.iter().all(|span| span.offset.is_multiple_of(BLOCK_SIZE_BYTES));
+        if let Some(theirs) = result.checksum.filter(|_| whole && blocks) {
+            let checksums = spans.iter().map(|span| &span.checksum);
+            if checksum::value(checksums) != theirs {
+                return Ok(ReadStatus::Damaged);
+            }
+        }
+        Ok(ReadStatus::Read { size_bytes, value_size_bytes })
+    }
+}
+
+/// Bytes that were read, in one or more parts.
+#[derive(Debug, Clone, Default)]
+pub struct Value {
+    parts: Parts,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Parts {
+    #[default]
+    None,
+    One(u64, Buf),
+    Many(Vec<(u64, Buf)>),
+}
+
+impl Value {
+    /// Its length.
+    pub fn size_bytes(&self) -> u64 {
+        self.parts().map(|part| part.len() as u64).sum()
+    }
+
+    /// Its bytes, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &Buf> {
+        let (one, many) = match &self.parts {
+            Parts::None => (None, &[][..]),
+            Parts::One(_, buf) => (Some(buf), &[][..]),
+            Parts::Many(many) => (None, many.as_slice()),
+        };
+        one.into_iter().chain(many.iter().map(|(_, buf)| buf))
+    }
+
+    /// A copy in one piece.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.size_bytes() as usize);
+        self.parts().for_each(|part| bytes.extend_from_slice(part));
+        bytes
+    }
+
+    pub(crate) fn add(&mut self, offset: u64, bytes: Buf) {
+        self.parts = match std::mem::take(&mut self.parts) {
+            Parts::None => Parts::One(offset, bytes),
+            Parts::One(first, buf) => Parts::Many(vec![(first, buf), (offset, bytes)]),
+            Parts::Many(mut many) => {
+                many.push((offset, bytes));
+                Parts::Many(many)
+            }
+        };
+    }
+
+    pub(crate) fn sorted(mut self) -> Self {
+        if let Parts::Many(many) = &mut self.parts {
+            many.sort_unstable_by_key(|(offset, _)| *offset);
+        }
+        self
+    }
+}
+
+/// Keeps the received buffers as they are: nothing is copied.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// One for each item.
+    pub values: Vec<Value>,
+}
+
+impl Collected {
+    /// For so many items.
+    pub fn new(count: usize) -> Self {
+        Self { values: vec![Value::default(); count] }
+    }
+
+    /// Forgets what came.
+    pub fn restart(&mut self) {
+        self.values.fill(Value::default());
+    }
+}
+
+impl Sink for Collected {
+    fn bytes(&mut self, item: usize, offset: u64, bytes: Buf) {
+        self.values[item].add(offset, bytes);
+    }
+}
+
+/// Copies into the caller's buffers, once, while the bytes are still in the cache.
+#[derive(Debug)]
+pub struct Slices<'a, 'b> {
+    /// One for each item; at least as long as what was asked for.
+    pub buffers: &'a mut [&'b mut [u8]],
+}
+
+impl Sink for Slices<'_, '_> {
+    fn bytes(&mut self, item: usize, offset: u64, bytes: Buf) {
+        let start = offset as usize;
+        self.buffers[item][start..start + bytes.len()].copy_from_slice(&bytes);
+    }
+}
