@@ -50,8 +50,8 @@ annotation min @0xd0f5b3a1c7e20030 (field) :UInt64;
 annotation max @0xd0f5b3a1c7e20031 (field) :UInt64;
 
 # --- on an enumerant of Status ---
-annotation fault @0xd0f5b3a1c7e20040 (enumerant) :Fault;
-annotation retry @0xd0f5b3a1c7e20041 (enumerant) :Retry;
+annotation atFault @0xd0f5b3a1c7e20040 (enumerant) :Fault;
+annotation mayRetry @0xd0f5b3a1c7e20041 (enumerant) :Retry;
 annotation anyOperation @0xd0f5b3a1c7e20042 (enumerant) :Void;
 # Any operation may answer so: no `errors` needs to list it.
 

@@ -93,37 +93,37 @@ const hashSizeBytesMax :UInt32 = 64 $Spec.limit("bytes");
 
 enum Status {
   # [MKV-STAT-1] A status that the receiver does not know MUST be treated as a failure that must not be retried; it is never taken for `ok`.
-  ok @0 $Spec.fault(nobody) $Spec.retry(no);
-  notFound @1 $Spec.fault(nobody) $Spec.retry(no);
+  ok @0 $Spec.atFault(nobody) $Spec.mayRetry(no);
+  notFound @1 $Spec.atFault(nobody) $Spec.mayRetry(no);
   # No such value or manifest: a miss.
-  conflict @2 $Spec.fault(caller) $Spec.retry(no);
+  conflict @2 $Spec.atFault(caller) $Spec.mayRetry(no);
   # A value with another length or checksum is stored under this key.
-  missingChunks @3 $Spec.fault(nobody) $Spec.retry(no);
+  missingChunks @3 $Spec.atFault(nobody) $Spec.mayRetry(no);
   # PutManifest committed nothing: the listed chunks are not stored. Those that are were leased.
-  outOfSpace @4 $Spec.fault(server) $Spec.retry(afterDelay);
+  outOfSpace @4 $Spec.atFault(server) $Spec.mayRetry(afterDelay);
   # Nothing may be evicted at this moment.
-  quotaExceeded @5 $Spec.fault(caller) $Spec.retry(afterDelay);
-  tooLarge @6 $Spec.fault(caller) $Spec.retry(no);
-  invalid @7 $Spec.fault(caller) $Spec.retry(no) $Spec.anyOperation;
+  quotaExceeded @5 $Spec.atFault(caller) $Spec.mayRetry(afterDelay);
+  tooLarge @6 $Spec.atFault(caller) $Spec.mayRetry(no);
+  invalid @7 $Spec.atFault(caller) $Spec.mayRetry(no) $Spec.anyOperation;
   # The request is well formed, but its fields contradict one another or break a limit.
-  unsupported @8 $Spec.fault(caller) $Spec.retry(no) $Spec.anyOperation;
+  unsupported @8 $Spec.atFault(caller) $Spec.mayRetry(no) $Spec.anyOperation;
   # The server knows the operation but not this use of it.
-  unsupportedVersion @9 $Spec.fault(caller) $Spec.retry(no);
-  unknownOperation @10 $Spec.fault(caller) $Spec.retry(no) $Spec.anyOperation;
-  checksumMismatch @11 $Spec.fault(peer) $Spec.retry(resend);
+  unsupportedVersion @9 $Spec.atFault(caller) $Spec.mayRetry(no);
+  unknownOperation @10 $Spec.atFault(caller) $Spec.mayRetry(no) $Spec.anyOperation;
+  checksumMismatch @11 $Spec.atFault(peer) $Spec.mayRetry(resend);
   # The bytes are not those the checksum was made of.
-  leaseExpired @12 $Spec.fault(caller) $Spec.retry(no);
+  leaseExpired @12 $Spec.atFault(caller) $Spec.mayRetry(no);
   # The allocation is unknown: never made, finished, or reclaimed when its lease ended.
-  staleGeneration @13 $Spec.fault(caller) $Spec.retry(no);
+  staleGeneration @13 $Spec.atFault(caller) $Spec.mayRetry(no);
   # A manifest of the same or a later generation is stored under this name.
-  referenced @14 $Spec.fault(caller) $Spec.retry(no);
+  referenced @14 $Spec.atFault(caller) $Spec.mayRetry(no);
   # A manifest names the value: it cannot be deleted alone.
-  busy @15 $Spec.fault(server) $Spec.retry(afterDelay) $Spec.anyOperation;
+  busy @15 $Spec.atFault(server) $Spec.mayRetry(afterDelay) $Spec.anyOperation;
   # A limit of the server is reached (leases, memory, open writes).
-  storageFailed @16 $Spec.fault(server) $Spec.retry(no) $Spec.anyOperation;
+  storageFailed @16 $Spec.atFault(server) $Spec.mayRetry(no) $Spec.anyOperation;
   # The device failed; nothing was acknowledged.
-  shuttingDown @17 $Spec.fault(server) $Spec.retry(afterDelay) $Spec.anyOperation;
-  internal @18 $Spec.fault(server) $Spec.retry(no) $Spec.anyOperation;
+  shuttingDown @17 $Spec.atFault(server) $Spec.mayRetry(afterDelay) $Spec.anyOperation;
+  internal @18 $Spec.atFault(server) $Spec.mayRetry(no) $Spec.anyOperation;
 }
 
 # ---------------------------------------------------------------- shared structs

@@ -198,7 +198,7 @@ impl Check<'_> {
         let status = enumeration.name == "Status";
         for item in &enumeration.enumerants {
             let judged = item.fault.is_some() && item.retry.is_some();
-            self.require(!status || judged, &item.place, "a status needs $fault and $retry");
+            self.require(!status || judged, &item.place, "a status needs $atFault and $mayRetry");
             self.require(
                 item.name != "unknown",
                 &item.place,

@@ -143,8 +143,8 @@ impl<'a> Index<'a> {
             let (mut fault, mut retry, mut any_operation) = (None, None, false);
             for (annotation, value) in self.annotations(enumerant.get_annotations()?)? {
                 match annotation.as_str() {
-                    "fault" => fault = Some(enumerant_code(value, &place)?),
-                    "retry" => retry = Some(enumerant_code(value, &place)?),
+                    "atFault" => fault = Some(enumerant_code(value, &place)?),
+                    "mayRetry" => retry = Some(enumerant_code(value, &place)?),
                     "anyOperation" => any_operation = true,
                     _ => return Err(Error::UnknownAnnotation { place, name: annotation }),
                 }
