@@ -19,5 +19,15 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
     for output in memkv_codegen::emit::rust(&model) {
         fs::write(out.join(output.name), output.text)?;
     }
+    #[cfg(feature = "oracle")]
+    oracle(&out)?;
+    Ok(())
+}
+
+/// capnpc's own readers of the same request, for the tests to compare ours with.
+#[cfg(feature = "oracle")]
+fn oracle(out: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+    let request = fs::read(REQUEST)?;
+    capnpc::codegen::CodeGenerationCommand::new().output_directory(out).run(&request[..])?;
     Ok(())
 }

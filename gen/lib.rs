@@ -8,6 +8,8 @@
 //! past it sees bytes that were not checked.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "arbitrary")]
+pub mod arbitrary;
 pub mod checksum;
 pub mod control;
 mod error;
@@ -16,12 +18,14 @@ mod list;
 pub mod mac;
 pub mod manifest;
 mod read;
+mod visit;
 mod write;
 
 pub use control::{ControlBuf, Message};
 pub use error::{Bound, DecodeError, EncodeError, Malformed};
 pub use generated::*;
 pub use list::{Iter, List};
+pub use visit::{Value, Visitor};
 
 // Lengths of a message, in bytes, are computed as usize from fields of up to 32 bits and their products.
 const _: () = assert!(usize::BITS >= 64);
@@ -44,9 +48,11 @@ mod generated {
     use crate::error::{DecodeError, EncodeError};
     use crate::list::List;
     use crate::read::{Struct, StructReader, Walk};
+    use crate::visit::{Value, Visit, Visitor};
     use crate::write::{Measure, Out};
 
     include!(concat!(env!("OUT_DIR"), "/enums.rs"));
     include!(concat!(env!("OUT_DIR"), "/views.rs"));
     include!(concat!(env!("OUT_DIR"), "/operations.rs"));
+    include!(concat!(env!("OUT_DIR"), "/visitors.rs"));
 }

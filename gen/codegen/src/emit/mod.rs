@@ -1,5 +1,6 @@
 //! One emitter per artifact. Each is a function from the checked [`Model`] to the text of one file.
 
+mod arbitrary;
 mod code;
 mod constants;
 mod enums;
@@ -7,6 +8,7 @@ mod names;
 mod operations;
 mod pages;
 mod views;
+mod visitors;
 
 pub use pages::all as pages;
 
@@ -27,5 +29,7 @@ pub fn rust(model: &Model) -> Vec<Output> {
         Output { name: "enums.rs", text: enums::emit(model) },
         Output { name: "views.rs", text: views::emit(model) },
         Output { name: "operations.rs", text: operations::emit(model) },
+        Output { name: "visitors.rs", text: visitors::emit(model) },
+        Output { name: "arbitrary.rs", text: arbitrary::emit(model) },
     ]
 }
