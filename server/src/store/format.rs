@@ -321,8 +321,18 @@ impl Shape {
         self.length < PACKED_BYTES_MAX
     }
 
+    /// The records it takes: one when it packs, however its blocks are divided.
     pub fn parts(&self, part_blocks: u32) -> u32 {
-        self.blocks().div_ceil(part_blocks)
+        if self.packed() { 1 } else { self.blocks().div_ceil(part_blocks) }
+    }
+
+    /// The blocks of a part.
+    pub fn part_range(&self, part: u32, part_blocks: u32) -> std::ops::Range<u32> {
+        if self.packed() {
+            return 0..self.blocks();
+        }
+        let first = part * part_blocks;
+        first..(first + part_blocks).min(self.blocks())
     }
 
     pub fn block_length(&self, block: u32) -> usize {
@@ -339,16 +349,15 @@ impl Shape {
     /// Where a part's blocks lie, from its record's start.
     pub fn part(&self, part: u32, part_blocks: u32, header_bytes: usize) -> PartLayout {
         let align = if self.packed() { PACK_ALIGN } else { SECTOR_BYTES };
-        let first = part * part_blocks;
-        let last = (first + part_blocks).min(self.blocks());
+        let range = self.part_range(part, part_blocks);
         let mut at = header_bytes.next_multiple_of(align);
-        let mut blocks = Vec::with_capacity((last - first) as usize);
-        for block in first..last {
+        let mut blocks = Vec::with_capacity(range.len());
+        for block in range.clone() {
             let length = self.block_length(block);
             blocks.push((at, length));
             at = (at + length).next_multiple_of(align);
         }
-        PartLayout { first_block: first, blocks, span: at }
+        PartLayout { first_block: range.start, blocks, span: at }
     }
 }
 

@@ -206,6 +206,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let places = self.catalog.places(id);
         let parts = match blocks.is_empty() {
             true => 0..places.len() as u32,
+            false if shape.packed() => 0..1,
             false => blocks.start / self.part_blocks..(blocks.end - 1) / self.part_blocks + 1,
         };
         let mut records = Vec::with_capacity(parts.len());
@@ -234,7 +235,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     ) -> RecordRead {
         let (device, local) = self.locate(place.extent);
         let target = &self.devices[device];
-        let count = self.part_blocks.min(shape.blocks() - part * self.part_blocks) as usize;
+        let count = shape.part_range(part, self.part_blocks).len();
         let header = header_bytes(count, key.namespace, key.key);
         let layout = shape.part(part, self.part_blocks, header);
         let start = target.offset(local, place.offset as usize);

@@ -491,8 +491,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     fn job_layout(&self, job: &Job<B>, part: u32) -> PartLayout {
-        let first = part * self.part_blocks;
-        let count = self.part_blocks.min(job.shape.blocks() - first) as usize;
+        let count = job.shape.part_range(part, self.part_blocks).len();
         let namespace = &self.namespaces.names[job.namespace as usize].name;
         job.shape.part(part, self.part_blocks, header_bytes(count, namespace, &job.key))
     }

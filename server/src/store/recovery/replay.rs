@@ -392,7 +392,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         let mut table = Vec::new();
         let shape = record.shape;
         for block in shape.body_blocks()..shape.blocks() {
-            let part = block / self.store.part_blocks;
+            let part = if record.packed { 0 } else { block / self.store.part_blocks };
             let place = places[part as usize];
             // Headers of records in several parts fill a sector; a packed record is in the head.
             let layout = shape.part(part, self.store.part_blocks, record.header_bytes);

@@ -1,0 +1,235 @@
+//! Devices that are files: the shards of a directory, with positional reads and writes through the page cache.
+//!
+//! A directory holds `shard-NN.memkv`, as many as it was made with; they are sparse until written. When any shard holds
+//! anything, none is made anew: one that is missing stays missing, so that a lost shard is noticed and not replaced by an empty one.
+//! Each shard is locked (flock) while it is open, so that no two servers use one directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::Device;
+use crate::store::{DEVICES_MAX, Geometry, IoError};
+
+/// One file.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    path: PathBuf,
+    capacity_bytes: u64,
+}
+
+/// A shard that should be there and cannot be opened: every call answers why.
+#[derive(Debug)]
+pub struct Absent(pub IoError);
+
+/// Why a directory cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path} is in use by another server")]
+    InUse { path: PathBuf },
+    #[error("{shards} shards are not between 1 and {DEVICES_MAX}")]
+    ShardCount { shards: u16 },
+}
+
+/// Shards of a directory, and whether they hold no store yet and must be formatted.
+pub struct Directory {
+    pub devices: Vec<Arc<dyn Device>>,
+    pub created: bool,
+}
+
+impl FileDevice {
+    /// Opens a file that is there.
+    pub fn open(path: &Path) -> Result<Self, std::io::Error> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Self::with(file, path)
+    }
+
+    /// Makes a sparse file of this size; it must not be there.
+    pub fn create(path: &Path, capacity_bytes: u64) -> Result<Self, std::io::Error> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        file.set_len(capacity_bytes)?;
+        Self::with(file, path)
+    }
+
+    fn with(file: File, path: &Path) -> Result<Self, std::io::Error> {
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let capacity_bytes = file.metadata()?.len();
+        Ok(Self { file, path: path.to_owned(), capacity_bytes })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Nothing was ever written where a superblock goes.
+    fn is_blank(&self) -> bool {
+        let mut start = vec![1; (self.capacity_bytes.min(128 << 10)) as usize];
+        self.file.read_exact_at(&mut start, 0).is_ok() && start.iter().all(|byte| *byte == 0)
+    }
+
+    fn check(&self, offset: u64, length: u64) -> Result<(), IoError> {
+        let end = offset.checked_add(length).ok_or(IoError::OutOfRange)?;
+        if end > self.capacity_bytes { Err(IoError::OutOfRange) } else { Ok(()) }
+    }
+}
+
+/// The most slices one system call takes.
+const SLICES_MAX: usize = 1024;
+
+impl Device for FileDevice {
+    fn geometry(&self) -> Result<Geometry, IoError> {
+        let discard = cfg!(target_os = "linux");
+        Ok(Geometry { capacity_bytes: self.capacity_bytes, persistent: true, discard })
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        self.check(offset, into.len() as u64)?;
+        match self.file.read_exact_at(into, offset) {
+            Ok(()) => Ok(()),
+            // The file was cut short under us.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err(IoError::Short { done: 0, asked: into.len() as u64 })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        self.check(offset, slices.iter().map(|slice| slice.len() as u64).sum())?;
+        let mut at = offset;
+        let mut rest: Vec<&[u8]> =
+            slices.iter().map(|slice| &**slice).filter(|slice| !slice.is_empty()).collect();
+        while !rest.is_empty() {
+            let batch: Vec<_> = rest.iter().take(SLICES_MAX).map(|slice| IoSlice::new(slice)).collect();
+            let mut done = match rustix::io::pwritev(&self.file, &batch, at) {
+                Ok(0) => return Err(IoError::Short { done: at - offset, asked: at - offset + 1 }),
+                Ok(done) => done,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(super::io_error(errno.raw_os_error())),
+            };
+            at += done as u64;
+            let whole = rest.iter().take_while(|slice| consume(&mut done, slice.len())).count();
+            rest.drain(..whole);
+            if let Some(first) = rest.first_mut() {
+                *first = &first[done..];
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        // On macOS the standard library asks for F_FULLFSYNC.
+        self.file.sync_data().map_err(Into::into)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for (offset, length) in ranges {
+            self.check(*offset, *length)?;
+            match fallocate(&self.file, punch, *offset, *length) {
+                // A file system without holes keeps the bytes: nothing is lost.
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(super::io_error(errno.raw_os_error())),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn discard(&self, _ranges: &[(u64, u64)]) -> Result<(), IoError> {
+        Ok(())
+    }
+}
+
+/// Takes a whole slice off the bytes done, if they cover it.
+fn consume(done: &mut usize, length: usize) -> bool {
+    let whole = *done >= length;
+    if whole {
+        *done -= length;
+    }
+    whole
+}
+
+impl Device for Absent {
+    fn geometry(&self) -> Result<Geometry, IoError> {
+        Err(self.0)
+    }
+
+    fn read(&self, _offset: u64, _into: &mut [u8]) -> Result<(), IoError> {
+        Err(self.0)
+    }
+
+    fn write(&self, _offset: u64, _slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        Err(self.0)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        Err(self.0)
+    }
+
+    fn discard(&self, _ranges: &[(u64, u64)]) -> Result<(), IoError> {
+        Err(self.0)
+    }
+}
+
+fn shard_path(directory: &Path, shard: u16) -> PathBuf {
+    directory.join(format!("shard-{shard:02}.memkv"))
+}
+
+/// Opens a directory's shards, or makes them when there is no store yet: `shards` files that share `capacity_bytes`.
+///
+/// A shard that cannot be opened becomes an [`Absent`] device; the store reports it and goes on with the others.
+pub fn open_directory(
+    directory: &Path,
+    shards: u16,
+    capacity_bytes: u64,
+) -> Result<Directory, DirectoryError> {
+    if shards == 0 || shards > DEVICES_MAX {
+        return Err(DirectoryError::ShardCount { shards });
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: std::io::Error| match source.kind() {
+            ErrorKind::WouldBlock => DirectoryError::InUse { path },
+            _ => DirectoryError::Io { path, source },
+        }
+    };
+    std::fs::create_dir_all(directory).map_err(failed(directory))?;
+    let last = (0..DEVICES_MAX).rev().find(|shard| shard_path(directory, *shard).exists());
+    let count = shards.max(last.map_or(0, |last| last + 1));
+    let opened: Vec<_> = (0..count).map(|shard| FileDevice::open(&shard_path(directory, shard))).collect();
+    // None was ever formatted: there is none, or an earlier first start was cut off.
+    let created = opened.iter().all(|shard| match shard {
+        Ok(device) => device.is_blank(),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    });
+    let mut devices: Vec<Arc<dyn Device>> = Vec::new();
+    for (shard, opened) in (0..count).zip(opened) {
+        let path = shard_path(directory, shard);
+        match opened {
+            Ok(device) => devices.push(Arc::new(device)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(DirectoryError::InUse { path });
+            }
+            Err(_) if created => {
+                let capacity_bytes = capacity_bytes / u64::from(count);
+                let device = FileDevice::create(&path, capacity_bytes).map_err(failed(&path))?;
+                devices.push(Arc::new(device));
+            }
+            Err(error) => devices.push(Arc::new(Absent(error.into()))),
+        }
+    }
+    if created {
+        File::open(directory).and_then(|handle| handle.sync_all()).map_err(failed(directory))?;
+    }
+    Ok(Directory { devices, created })
+}

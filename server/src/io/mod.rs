@@ -1,0 +1,157 @@
+//! Devices: where the store's bytes live.
+//!
+//! A [`Device`] moves bytes and flushes; it knows nothing of records. All calls block, and may be made from many threads
+//! at once. `memory` keeps nothing; `file` is one shard file of a directory.
+//!
+//! [`execute`] runs one of the store's commands; [`Devices`] is the list of them all, in the order of their slots, and
+//! serves as the store's `Disks` while it is formatted or opened.
+
+mod file;
+mod memory;
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::store::{Command, Disks, Done, Geometry, IoError, Op, ReadRequest, ReadResult, Segment};
+pub use file::{Absent, Directory, DirectoryError, FileDevice, open_directory};
+pub use memory::MemoryDevice;
+
+/// Something that keeps bytes. Offsets and lengths are multiples of 4096.
+pub trait Device: Send + Sync {
+    fn geometry(&self) -> Result<Geometry, IoError>;
+    /// Fills the whole buffer.
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError>;
+    /// Writes all slices, one after another, from the offset on.
+    fn write(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError>;
+    /// Makes every write that returned before this call survive the loss of power.
+    fn flush(&self) -> Result<(), IoError>;
+    /// The bytes of these (offset, length) ranges are not needed any more. What they read as afterwards is open.
+    fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError>;
+}
+
+/// Zeros for the padding between segments.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Runs a command to its end.
+pub fn execute<B: AsRef<[u8]>>(device: &dyn Device, op: &Op<B>) -> Result<Done, IoError> {
+    match op {
+        Op::Read { offset, length } => {
+            let mut bytes = vec![0; *length];
+            device.read(*offset, &mut bytes)?;
+            Ok(Done::Read(bytes.into()))
+        }
+        Op::Write { offset, segments } => {
+            device.write(*offset, &io_slices(segments))?;
+            Ok(Done::Ok)
+        }
+        Op::Flush => device.flush().map(|()| Done::Ok),
+        Op::Discard { ranges } => device.discard(ranges).map(|()| Done::Ok),
+    }
+}
+
+/// The segments as slices, zeros included.
+pub fn io_slices<B: AsRef<[u8]>>(segments: &[Segment<B>]) -> Vec<IoSlice<'_>> {
+    let mut slices = Vec::with_capacity(segments.len());
+    for segment in segments {
+        match segment.bytes() {
+            Some(bytes) => slices.push(IoSlice::new(bytes)),
+            None => {
+                let mut left = segment.len();
+                while left > 0 {
+                    let length = left.min(ZEROS.len());
+                    slices.push(IoSlice::new(&ZEROS[..length]));
+                    left -= length;
+                }
+            }
+        }
+    }
+    slices
+}
+
+/// All devices of a store, by slot.
+#[derive(Clone)]
+pub struct Devices(Arc<[Arc<dyn Device>]>);
+
+impl Devices {
+    pub fn new(devices: Vec<Arc<dyn Device>>) -> Self {
+        Self(devices.into())
+    }
+
+    /// A store's command, run to its end.
+    pub fn execute<B: AsRef<[u8]>>(&self, command: &Command<B>) -> Result<Done, IoError> {
+        execute(self.device(command.device)?, &command.op)
+    }
+
+    pub fn device(&self, slot: u16) -> Result<&dyn Device, IoError> {
+        self.0.get(slot as usize).map(|device| &**device).ok_or(IoError::Gone)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Reads of one batch that run at a time.
+const READERS_MAX: usize = 16;
+
+impl Disks for Devices {
+    fn count(&self) -> u16 {
+        u16::try_from(self.0.len()).unwrap_or(u16::MAX)
+    }
+
+    fn geometry(&self, slot: u16) -> Result<Geometry, IoError> {
+        self.device(slot)?.geometry()
+    }
+
+    fn read_batch(&mut self, requests: Vec<ReadRequest>) -> Vec<(ReadRequest, ReadResult)> {
+        let devices = &*self;
+        let read = |request: ReadRequest| {
+            let mut bytes = vec![0; request.length];
+            let result =
+                devices.device(request.slot).and_then(|device| device.read(request.offset, &mut bytes));
+            (request, result.map(|()| Arc::from(bytes)))
+        };
+        if requests.len() == 1 {
+            return requests.into_iter().map(read).collect();
+        }
+        let share = requests.len().div_ceil(READERS_MAX).max(1);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = requests
+                .chunks(share)
+                .map(|chunk| scope.spawn(move || chunk.iter().copied().map(read).collect::<Vec<_>>()))
+                .collect();
+            readers.into_iter().flat_map(|reader| reader.join().unwrap_or_default()).collect()
+        })
+    }
+
+    fn write(&mut self, slot: u16, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+        self.device(slot)?.write(offset, &[IoSlice::new(bytes)])
+    }
+
+    fn flush(&mut self, slot: u16) -> Result<(), IoError> {
+        self.device(slot)?.flush()
+    }
+}
+
+/// What an errno means to the store.
+pub fn io_error(errno: i32) -> IoError {
+    match errno {
+        libc::ENOSPC | libc::EDQUOT => IoError::NoSpace,
+        libc::ENODEV | libc::ENXIO | libc::EBADF | libc::ENOENT => IoError::Gone,
+        libc::EACCES | libc::EPERM | libc::EROFS => IoError::PermissionDenied,
+        errno => IoError::Failed { errno },
+    }
+}
+
+impl From<std::io::Error> for IoError {
+    fn from(error: std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => io_error(errno),
+            None => IoError::Failed { errno: 0 },
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The store as its callers see it: one body of behaviour over every kind of device, crashes, faults, and a model.
+
+mod behaviour;
+mod rig;
