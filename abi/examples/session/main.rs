@@ -59,6 +59,14 @@ enum Command {
     },
     /// Read that file back and compare every byte.
     FileRestore { path: PathBuf },
+    /// Open a store and close it.
+    Open(Place),
+    /// Print the counters of a MemKV server.
+    Counters {
+        /// The store, such as memkv://127.0.0.1:9900/demo.
+        #[arg(long)]
+        uri: String,
+    },
 }
 
 #[derive(Args)]
@@ -84,9 +92,26 @@ fn main() -> Result<()> {
         Command::Restore(place) => restore(place, &state)?,
         Command::FileSave { path, sync } => save_file(path, &state, &saved.manifest, *sync)?,
         Command::FileRestore { path } => restore_file(path, &state, &saved.manifest)?,
+        Command::Open(place) => open(place)?,
+        Command::Counters { uri } => return print_counters(uri),
     };
     let (chunks, bytes) = (state.chunks().len(), state.size_bytes() + saved.manifest.len());
     println!(r#"{{"seconds": {seconds:.9}, "chunks": {chunks}, "bytes": {bytes}}}"#);
+    Ok(())
+}
+
+fn open(place: &Place) -> Result<f64> {
+    let started = Instant::now();
+    let _store = Store::open(&place.library, &place.uri)?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Not through the library: the C interface has no counters.
+fn print_counters(uri: &str) -> Result<()> {
+    let client = memkv_client::blocking::Client::connect(memkv_client::Config::from_env(uri)?)?;
+    let counters: Vec<String> =
+        client.stats("")?.iter().map(|(name, value)| format!(r#""{name}": {value}"#)).collect();
+    println!("{{{}}}", counters.join(", "));
     Ok(())
 }
 
