@@ -10,7 +10,8 @@ mod size;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 pub use size::ByteSize;
 use thiserror::Error;
 
@@ -100,15 +101,42 @@ impl Mode {
     }
 }
 
-/// When a device is flushed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
+/// When what was acknowledged is made to survive the loss of power: `always`, or an interval such as `100ms`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Sync {
-    /// Before a manifest or a delete is acknowledged: it survives the loss of power.
+    /// Before a manifest or a delete is acknowledged.
     #[default]
     Always,
-    /// Never for an acknowledgement: what is acknowledged survives the process, but not the loss of power.
-    Never,
+    /// At this interval: a loss of power takes at most that much.
+    Interval { ms: u64 },
+}
+
+/// Longer intervals are more likely a slip than a wish.
+const SYNC_INTERVAL_MS_MAX: u64 = 60_000;
+
+impl<'de> Deserialize<'de> for Sync {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sync, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let interval = || {
+            let (number, factor) = match text.strip_suffix("ms") {
+                Some(number) => (number, 1),
+                None => (text.strip_suffix('s')?, 1000),
+            };
+            number
+                .trim()
+                .parse::<u64>()
+                .ok()?
+                .checked_mul(factor)
+                .filter(|ms| (1..=SYNC_INTERVAL_MS_MAX).contains(ms))
+        };
+        match (text.as_str(), interval()) {
+            ("always", _) => Ok(Sync::Always),
+            (_, Some(ms)) => Ok(Sync::Interval { ms }),
+            (_, None) => Err(D::Error::custom(format_args!(
+                "`{text}`: expected `always`, or an interval from 1ms to 60s such as 100ms"
+            ))),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -189,7 +217,7 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct StorageSettings {
     pub mode: Mode,
-    /// Holds the key, the server's identity and, in file mode, the values. In memory mode it is used only for
+    /// Holds the key and, in file mode, the values. In memory mode it is used only for
     /// what the configuration does not give.
     pub directory: Option<PathBuf>,
     pub capacity: ByteSize,
@@ -351,14 +379,14 @@ mod tests {
     #[test]
     fn the_whole_document_is_read() {
         let text = "network:\n  address: 127.0.0.1:7000\n  auth_keys:\n    - \"aa\"\n    - \"bb\"\n  connections_max: 12\n\
-                    storage:\n  mode: file\n  path: /srv/memkv\n  capacity: 1.5TiB\n  sync: never\n\
+                    storage:\n  mode: file\n  path: /srv/memkv\n  capacity: 1.5TiB\n  sync: 250ms\n\
                     log:\n  level: debug\n  format: json\n  file: /var/log/memkv.log\n";
         let settings = settings(text, Overrides::default()).unwrap();
         assert_eq!(settings.addresses[0].port(), 7000);
         assert_eq!(settings.connections_max, 12);
         assert!(matches!(&settings.keys, KeySource::Config(keys) if keys == &["aa", "bb"]));
         assert_eq!(settings.storage.capacity.bytes(), 1536 << 30);
-        assert_eq!(settings.storage.sync, Sync::Never);
+        assert_eq!(settings.storage.sync, Sync::Interval { ms: 250 });
         assert_eq!(settings.log.level, Level::Debug);
         assert_eq!(settings.log.format, LogFormat::Json);
         assert_eq!(settings.log.file, Some("/var/log/memkv.log".into()));
@@ -399,6 +427,9 @@ mod tests {
         assert!(mode.contains("disk") && mode.contains("file") && mode.contains("memory"), "{mode}");
         let size = message("storage:\n  capacity: 10 bananas\n");
         assert!(size.contains("10 bananas") && size.contains("GiB"), "{size}");
+        for sync in ["never", "5", "0ms", "61s", "ms"] {
+            assert!(message(&format!("storage:\n  sync: {sync}\n")).contains("always"), "{sync}");
+        }
         let section = message("networks:\n  address: x\n");
         assert!(section.contains("networks") && section.contains("network"), "{section}");
     }

@@ -1,4 +1,4 @@
-//! The directory a server owns: private to its user, used by one server at a time, with an identity of its own.
+//! The directory a server owns: private to its user, used by one server at a time.
 //!
 //! The lock is the kernel's and ends with the process, however it ends. The directory must lie on a file
 //! system that has such locks; network file systems that fake them are not detected.
@@ -12,9 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use thiserror::Error;
 
-pub const SERVER_ID_SIZE_BYTES: usize = 16;
 const LOCK_FILE: &str = "lock";
-const SERVER_ID_FILE: &str = "server.id";
 
 #[derive(Debug)]
 pub struct DataDirectory {
@@ -36,12 +34,6 @@ pub enum DataDirectoryError {
         holder(*.pid)
     )]
     InUse { path: PathBuf, pid: Option<u32> },
-    #[error(
-        "the server's identity in {path} is damaged: it must be 32 hexadecimal characters; restore it, or remove the file"
-    )]
-    Identity { path: PathBuf },
-    #[error("the system gave no random bytes: {0}")]
-    Random(getrandom::Error),
 }
 
 fn holder(pid: Option<u32>) -> String {
@@ -63,40 +55,6 @@ impl DataDirectory {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Drawn on the first start and the same ever after.
-    pub fn server_id(&self) -> Result<[u8; SERVER_ID_SIZE_BYTES], DataDirectoryError> {
-        let path = self.path.join(SERVER_ID_FILE);
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let mut id = [0; SERVER_ID_SIZE_BYTES];
-                match hex::decode_to_slice(text.trim(), &mut id) {
-                    Ok(()) => Ok(id),
-                    Err(_) => Err(DataDirectoryError::Identity { path }),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.draw_server_id(&path),
-            Err(source) => Err(DataDirectoryError::Unwritable { path, source }),
-        }
-    }
-
-    fn draw_server_id(&self, path: &Path) -> Result<[u8; SERVER_ID_SIZE_BYTES], DataDirectoryError> {
-        let id = random_server_id()?;
-        let aside = path.with_extension("id-new");
-        let text = format!("{}\n", hex::encode(id));
-        fs::write(&aside, text)
-            .and_then(|()| fs::File::open(&aside)?.sync_all())
-            .and_then(|()| fs::rename(&aside, path))
-            .map_err(|source| DataDirectoryError::Unwritable { path: path.to_owned(), source })?;
-        Ok(id)
-    }
-}
-
-/// An identity for a server that keeps nothing.
-pub fn random_server_id() -> Result<[u8; SERVER_ID_SIZE_BYTES], DataDirectoryError> {
-    let mut id = [0; SERVER_ID_SIZE_BYTES];
-    getrandom::fill(&mut id).map_err(DataDirectoryError::Random)?;
-    Ok(id)
 }
 
 fn take_lock(directory: &Path) -> Result<fs::File, DataDirectoryError> {
@@ -146,16 +104,6 @@ mod tests {
         assert!(error.contains(&std::process::id().to_string()) && error.contains("--data"), "{error}");
         drop(first);
         DataDirectory::open(parent.path()).unwrap();
-    }
-
-    #[test]
-    fn the_identity_outlives_restarts() {
-        let parent = tempfile::tempdir().unwrap();
-        let first = DataDirectory::open(parent.path()).unwrap().server_id().unwrap();
-        let directory = DataDirectory::open(parent.path()).unwrap();
-        assert_eq!(directory.server_id().unwrap(), first);
-        fs::write(parent.path().join(SERVER_ID_FILE), "nonsense").unwrap();
-        assert!(directory.server_id().unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]

@@ -8,22 +8,19 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use memkv_wire::mac::{self, Key};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::config::KeySource;
 
-pub const KEY_SIZE_BYTES: usize = 32;
 /// The file's name in the data directory.
 pub const KEY_FILE: &str = "auth.key";
 
-#[derive(Clone)]
-pub struct KeyBytes(Zeroizing<[u8; KEY_SIZE_BYTES]>);
-
 #[derive(Debug, Error)]
 pub enum KeyError {
-    #[error("{place} is not a key: it must be 64 hexadecimal characters; `memkv keygen` makes one")]
-    Malformed { place: KeyPlace },
+    #[error("{place}: {source}; `memkv keygen` makes one")]
+    Malformed { place: KeyPlace, source: mac::KeyError },
     #[error("the system gave no random bytes: {0}")]
     Random(getrandom::Error),
     #[error("cannot use the key file {path}: {source}")]
@@ -54,39 +51,25 @@ impl std::fmt::Display for KeyPlace {
     }
 }
 
-impl KeyBytes {
-    pub fn as_bytes(&self) -> &[u8; KEY_SIZE_BYTES] {
-        &self.0
-    }
-
-    pub fn to_hex(&self) -> Zeroizing<String> {
-        Zeroizing::new(hex::encode(self.as_bytes()))
-    }
-
-    fn parse(text: &str, place: KeyPlace) -> Result<KeyBytes, KeyError> {
-        let mut bytes = Zeroizing::new([0; KEY_SIZE_BYTES]);
-        match hex::decode_to_slice(text.trim(), bytes.as_mut()) {
-            Ok(()) => Ok(KeyBytes(bytes)),
-            Err(_) => Err(KeyError::Malformed { place }),
-        }
-    }
+fn parse(text: &str, place: KeyPlace) -> Result<Key, KeyError> {
+    Key::from_hex(text).map_err(|source| KeyError::Malformed { place, source })
 }
 
 /// A new key from the system's random source.
-pub fn draw() -> Result<KeyBytes, KeyError> {
-    let mut bytes = Zeroizing::new([0; KEY_SIZE_BYTES]);
+pub fn draw() -> Result<Key, KeyError> {
+    let mut bytes = Zeroizing::new([0; Key::SIZE_BYTES]);
     getrandom::fill(bytes.as_mut()).map_err(KeyError::Random)?;
-    Ok(KeyBytes(bytes))
+    Ok(Key::from_bytes(*bytes))
 }
 
 /// The keys that the environment or the configuration gives, the current one first; `None` when neither does.
-pub fn from_source(source: &KeySource) -> Result<Option<Vec<KeyBytes>>, KeyError> {
+pub fn from_source(source: &KeySource) -> Result<Option<Vec<Key>>, KeyError> {
     match source {
-        KeySource::Environment(text) => Ok(Some(vec![KeyBytes::parse(text, KeyPlace::Environment)?])),
+        KeySource::Environment(text) => Ok(Some(vec![parse(text, KeyPlace::Environment)?])),
         KeySource::Config(texts) => texts
             .iter()
             .enumerate()
-            .map(|(place, text)| KeyBytes::parse(text, KeyPlace::Config { place }))
+            .map(|(place, text)| parse(text, KeyPlace::Config { place }))
             .collect::<Result<Vec<_>, _>>()
             .map(Some),
         KeySource::DataDirectory => Ok(None),
@@ -94,7 +77,7 @@ pub fn from_source(source: &KeySource) -> Result<Option<Vec<KeyBytes>>, KeyError
 }
 
 /// The key kept in `directory`, made on the first start.
-pub fn in_directory(directory: &Path) -> Result<KeyBytes, KeyError> {
+pub fn in_directory(directory: &Path) -> Result<Key, KeyError> {
     let path = directory.join(KEY_FILE);
     match read(&path) {
         Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(&path),
@@ -102,17 +85,17 @@ pub fn in_directory(directory: &Path) -> Result<KeyBytes, KeyError> {
     }
 }
 
-fn read(path: &Path) -> Result<KeyBytes, KeyError> {
+fn read(path: &Path) -> Result<Key, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let mut file = fs::File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
-    let mut text = Zeroizing::new([0; 2 * KEY_SIZE_BYTES + 2]);
+    let mut text = Zeroizing::new([0; 2 * Key::SIZE_BYTES + 2]);
     let length = read_up_to(&mut file, text.as_mut()).map_err(failed)?;
     let text = std::str::from_utf8(&text[..length]).unwrap_or_default();
-    KeyBytes::parse(text, KeyPlace::File(path.to_owned()))
+    parse(text, KeyPlace::File(path.to_owned()))
 }
 
 fn read_up_to(file: &mut fs::File, buffer: &mut [u8]) -> io::Result<usize> {
@@ -127,7 +110,7 @@ fn read_up_to(file: &mut fs::File, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Written aside and linked into place, so that a crash leaves no half-written key and nobody's is replaced.
-fn create(path: &Path) -> Result<KeyBytes, KeyError> {
+fn create(path: &Path) -> Result<Key, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let key = draw()?;
     let aside = path.with_extension(format!("new-{}", std::process::id()));
@@ -155,7 +138,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = in_directory(directory.path()).unwrap();
         let second = in_directory(directory.path()).unwrap();
-        assert_eq!(first.as_bytes(), second.as_bytes());
+        assert_eq!(first, second);
         let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -188,8 +171,8 @@ mod tests {
     fn keys_come_from_the_configuration_in_order() {
         let source = KeySource::Config(vec!["11".repeat(32), "22".repeat(32)]);
         let keys = from_source(&source).unwrap().unwrap();
-        assert_eq!(keys[0].as_bytes(), &[0x11; 32]);
-        assert_eq!(keys[1].as_bytes(), &[0x22; 32]);
+        assert_eq!(keys[0], Key::from_bytes([0x11; 32]));
+        assert_eq!(keys[1], Key::from_bytes([0x22; 32]));
         let source = KeySource::Config(vec!["11".repeat(32), "2".repeat(31)]);
         let error = from_source(&source).err().map(|error| error.to_string());
         assert!(error.is_some_and(|error| error.contains("key 2")));
@@ -197,6 +180,6 @@ mod tests {
 
     #[test]
     fn drawn_keys_differ() {
-        assert_ne!(draw().unwrap().as_bytes(), draw().unwrap().as_bytes());
+        assert_ne!(draw().unwrap(), draw().unwrap());
     }
 }
