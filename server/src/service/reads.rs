@@ -1,0 +1,665 @@
+//! Reads: values, ranges of them, block checksums, manifest bodies.
+//!
+//! A read goes out in steps of a few blocks, as many as the connection's window holds; so a client that asks for much and
+//! takes it slowly costs a window and no more. Requests of one connection take turns. The bytes come back verified
+//! and leave in frames of at most one payload; small values share a frame. What ends well ends in a result that
+//! is sent with or after its last byte; what fails later is told then.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use memkv_transport::buf::Buf;
+use memkv_wire::{
+    BatchRead, BatchReadReply, DestinationWhich, GetManifestReply, List, Lookup, LookupReply, Piece,
+    PieceWhich, Read, ReadReply, ReadResult, ResponseWhich, Status, limits,
+};
+use smallvec::SmallVec;
+
+use super::connection::ConnectionId;
+use super::reply::status_of;
+use super::slab::Name;
+use super::{Call, Output, Service, State};
+use crate::store::{BLOCK_BYTES, Checksum, Corrupt, IoError, Key, PinId, ReadPlan, ValueInfo, Verdict};
+
+/// Blocks that one step reads at most.
+const STEP_BLOCKS_MAX: u64 = 4;
+/// Pieces that one reply frame carries at most.
+const FRAME_PIECES_MAX: usize = 512;
+/// Results that one reply frame carries at most.
+const FRAME_RESULTS_MAX: usize = 2048;
+const PAYLOAD_BYTES_MAX: usize = limits::PAYLOAD_SIZE_BYTES_MAX as usize;
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// Bytes to be read and verified, outside the service's lock.
+#[derive(Clone, Debug)]
+pub struct ReadCommand {
+    pub id: ReadId,
+    pub plan: Arc<ReadPlan>,
+    /// Which of the plan's records.
+    pub records: Range<usize>,
+    /// The bytes of the value that are wanted; they lie in these records' blocks. Empty: only the heads are.
+    pub range: Range<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ReadId(Name);
+
+/// The verified bytes of one block, cut to the range that is wanted.
+#[derive(Clone, Debug)]
+pub struct ReadPiece {
+    pub offset: u64,
+    pub bytes: Buf,
+    /// That of these bytes.
+    pub checksum: Checksum,
+}
+
+/// What a read brought.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOutcome {
+    /// In order.
+    pub pieces: Vec<ReadPiece>,
+    /// The block checksums of the records that were read, in order.
+    pub block_checksums: Vec<Checksum>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    #[error(transparent)]
+    Device(#[from] IoError),
+    #[error("no memory for the bytes")]
+    NoMemory,
+}
+
+impl ReadError {
+    fn verdict(self) -> Verdict {
+        match self {
+            ReadError::Corrupt(corrupt) => Verdict::Corrupt(corrupt),
+            ReadError::Device(error) => Verdict::Unreadable(error),
+            ReadError::NoMemory => Verdict::Good,
+        }
+    }
+
+    fn status(self) -> Status {
+        match self {
+            //= MKV-RD-2
+            ReadError::Corrupt(_) => Status::NotFound,
+            ReadError::Device(_) => Status::StorageFailed,
+            ReadError::NoMemory => Status::Busy,
+        }
+    }
+}
+
+/// A step under way.
+pub(super) struct ReadInFlight {
+    pin: PinId,
+    request: Name,
+    connection: ConnectionId,
+    item: usize,
+    window_bytes: usize,
+}
+
+/// A request that reads: what is still to be read, and what no frame carries yet.
+pub(super) struct Reading {
+    kind: Kind,
+    /// Items by index.
+    items: Vec<Item>,
+    /// The items from here on have not been begun.
+    next_item: usize,
+    /// Their keys, after the namespace.
+    keys: Vec<u8>,
+    namespace_bytes: usize,
+    ready: VecDeque<(u32, ReadPiece)>,
+    ready_bytes: usize,
+    /// Items with a result.
+    results: VecDeque<(u32, Status)>,
+    /// In the connection's queue of readers.
+    queued: bool,
+}
+
+/// What it answers.
+enum Kind {
+    /// 16 bytes for each block.
+    Lookup {
+        lease_ms: u32,
+        block_checksums: Vec<u8>,
+    },
+    Read,
+    Batch,
+    Manifest(Body),
+}
+
+/// A manifest's body, read record by record under one pin.
+struct Body {
+    plan: Arc<ReadPlan>,
+    next_record: usize,
+    /// A step holds the pin now.
+    under_way: bool,
+    generation: u64,
+    lease_ms: u32,
+}
+
+struct Item {
+    key: Range<usize>,
+    value: Option<ValueInfo>,
+    /// Bytes still to be asked for.
+    next: u64,
+    end: u64,
+    /// Steps under way.
+    outstanding: u32,
+    ended: bool,
+}
+
+impl Reading {
+    fn new(kind: Kind, namespace: &[u8]) -> Reading {
+        Reading {
+            kind,
+            items: Vec::new(),
+            next_item: 0,
+            keys: namespace.to_vec(),
+            namespace_bytes: namespace.len(),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            results: VecDeque::new(),
+            queued: false,
+        }
+    }
+
+    fn add(&mut self, key: &[u8], value: Option<ValueInfo>, range: Range<u64>) -> usize {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        let key = start..self.keys.len();
+        self.items.push(Item { key, value, next: range.start, end: range.end, outstanding: 0, ended: false });
+        self.items.len() - 1
+    }
+
+    fn has_more(&self) -> bool {
+        match &self.kind {
+            Kind::Manifest(body) => !body.under_way && body.next_record < body.plan.records.len(),
+            Kind::Lookup { .. } => false,
+            Kind::Read | Kind::Batch => self.next_item < self.items.len(),
+        }
+    }
+
+    /// Passes items of which nothing is left to ask for.
+    fn advance(&mut self) {
+        while self.items.get(self.next_item).is_some_and(|item| item.next >= item.end) {
+            self.next_item += 1;
+        }
+    }
+
+    /// The item has its result, once.
+    fn end(&mut self, item: usize, status: Status) {
+        if let Some(entry) = self.items.get_mut(item)
+            && !std::mem::replace(&mut entry.ended, true)
+        {
+            entry.next = entry.end;
+            self.results.push_back((item as u32, status));
+        }
+    }
+}
+
+/// What of a value is asked for.
+//= MKV-RD-3
+fn wanted(offset: u64, length: u64, value: &ValueInfo) -> Option<Range<u64>> {
+    let end = if length == 0 { value.length } else { value.length.min(offset.saturating_add(length)) };
+    (offset < value.length).then_some(offset..end)
+}
+
+// ---------------------------------------------------------------- requests
+
+impl Service {
+    pub(super) fn on_read(&mut self, call: Call, namespace: &[u8], request: Read<'_>) {
+        let mut reading = Reading::new(Kind::Read, namespace);
+        if let DestinationWhich::Region(_) | DestinationWhich::Unknown(_) = request.destination.which {
+            return self.fail(call.name, Status::Unsupported);
+        }
+        match self.list_read(&mut reading, namespace, request.key, request.offset, request.length) {
+            Status::Ok => self.begin_reading(call.name, reading),
+            status => self.fail(call.name, status),
+        }
+    }
+
+    //= MKV-BATCH-1
+    pub(super) fn on_batch_read(&mut self, call: Call, namespace: &[u8], request: BatchRead<'_>) {
+        if !self.same_namespace(call.name, namespace) {
+            return;
+        }
+        let Some(open) = self.requests.get_mut(call.name) else { return };
+        let mut reading = match std::mem::replace(&mut open.state, State::Plain) {
+            State::Read(reading) => reading,
+            _ => Reading::new(Kind::Batch, namespace),
+        };
+        let fits = reading.items.len() + request.items.len() <= limits::BATCH_ITEMS_MAX as usize;
+        if !fits {
+            self.fail(call.name, Status::Invalid);
+        } else {
+            let kept: usize = request.items.iter().map(|item| item.key.len() + size_of::<Item>()).sum();
+            if self.keep(call.name, kept) {
+                for item in request.items.iter() {
+                    let status = match item.destination.which {
+                        DestinationWhich::Inline => {
+                            self.list_read(&mut reading, namespace, item.key, item.offset, item.length)
+                        }
+                        DestinationWhich::Region(_) | DestinationWhich::Unknown(_) => {
+                            reading.add(item.key, None, 0..0);
+                            Status::Unsupported
+                        }
+                    };
+                    if status != Status::Ok {
+                        reading.end(reading.items.len() - 1, status);
+                    }
+                }
+            }
+        }
+        self.begin_reading(call.name, reading);
+    }
+
+    /// Lists an item and says whether it can be read.
+    fn list_read(
+        &mut self,
+        reading: &mut Reading,
+        namespace: &[u8],
+        key: &[u8],
+        offset: u64,
+        length: u64,
+    ) -> Status {
+        self.counters.reads += 1;
+        let Some(value) = self.store.exists(self.now_ms, Key::new(namespace, key)) else {
+            self.counters.read_misses += 1;
+            reading.add(key, None, 0..0);
+            return Status::NotFound;
+        };
+        match wanted(offset, length, &value) {
+            Some(range) => {
+                reading.add(key, Some(value), range);
+                Status::Ok
+            }
+            None => {
+                reading.add(key, Some(value), 0..0);
+                Status::Invalid
+            }
+        }
+    }
+
+    pub(super) fn on_lookup(&mut self, call: Call, namespace: &[u8], request: Lookup<'_>) {
+        let key = Key::new(namespace, request.key);
+        match self.store.lookup(self.now_ms, call.client, key, u64::from(request.lease_ms)) {
+            Err(error) => self.fail(call.name, status_of(&error)),
+            Ok(plan) => {
+                let lease_ms = granted(request.lease_ms);
+                let mut reading =
+                    Reading::new(Kind::Lookup { lease_ms, block_checksums: Vec::new() }, namespace);
+                let item = reading.add(request.key, Some(plan.value), 0..0);
+                reading.items[item].outstanding = 1;
+                let records = 0..plan.records.len();
+                self.issue(call.name, item, Arc::new(plan), records, 0..0, 0);
+                self.begin_reading(call.name, reading);
+            }
+        }
+    }
+
+    /// Reads a manifest's body.
+    pub(super) fn begin_body(&mut self, name: Name, generation: u64, lease_ms: u32, plan: ReadPlan) {
+        let value = plan.value;
+        let mut body = Body { plan: Arc::new(plan), next_record: 0, under_way: false, generation, lease_ms };
+        if value.length == 0 {
+            // Nothing to read: the plan names only the record's head.
+            body.next_record = body.plan.records.len();
+            self.store.release(self.now_ms, body.plan.pin, Verdict::Good);
+        }
+        let mut reading = Reading::new(Kind::Manifest(body), &[]);
+        let item = reading.add(&[], Some(value), 0..value.length);
+        reading.items[item].ended = value.length == 0;
+        self.begin_reading(name, reading);
+    }
+
+    fn begin_reading(&mut self, name: Name, mut reading: Reading) {
+        reading.advance();
+        let Some(open) = self.requests.get_mut(name) else { return };
+        let connection = open.connection;
+        open.state = State::Read(reading);
+        self.queue_reader(name);
+        self.note_gathered(name);
+        self.pump_reads(connection);
+    }
+
+    /// Puts a request in its connection's queue of readers, if it has more to read.
+    fn queue_reader(&mut self, name: Name) {
+        let Some(open) = self.requests.get_mut(name) else { return };
+        let State::Read(reading) = &mut open.state else { return };
+        if !reading.queued && reading.has_more() {
+            reading.queued = true;
+            if let Some(connection) = self.connections.get_mut(open.connection.0) {
+                connection.readers.push_back(name);
+            }
+        }
+    }
+}
+
+/// The lease that a request gets.
+pub(super) fn granted(lease_ms: u32) -> u32 {
+    if lease_ms == 0 { limits::LEASE_MS_DEFAULT } else { lease_ms.min(limits::LEASE_MS_MAX) }
+}
+
+// ---------------------------------------------------------------- steps
+
+impl Service {
+    /// Begins as many steps as the connection's window holds, its requests in turn.
+    pub(super) fn pump_reads(&mut self, id: ConnectionId) {
+        loop {
+            let Some(connection) = self.connections.get_mut(id.0) else { return };
+            let own_full = connection.window_bytes >= self.limits.window_bytes_max;
+            let all_full = self.window_bytes_total >= self.limits.window_bytes_total_max;
+            if own_full || (all_full && connection.window_bytes > 0) {
+                return;
+            }
+            let Some(name) = connection.readers.pop_front() else { return };
+            self.step(name);
+        }
+    }
+
+    /// Begins the next step of a request.
+    fn step(&mut self, name: Name) {
+        let Some(open) = self.requests.get_mut(name) else { return };
+        let State::Read(reading) = &mut open.state else { return };
+        reading.queued = false;
+        match &mut reading.kind {
+            Kind::Manifest(body) => {
+                let record = body.next_record;
+                let Some(read) = body.plan.records.get(record) else { return };
+                body.next_record += 1;
+                body.under_way = true;
+                let Some(range) = bytes_of(read) else { return };
+                let plan = Arc::clone(&body.plan);
+                reading.items[0].outstanding += 1;
+                let window_bytes = (range.end - range.start) as usize;
+                self.issue(name, 0, plan, record..record + 1, range, window_bytes);
+            }
+            Kind::Read | Kind::Batch => self.step_item(name),
+            Kind::Lookup { .. } => {}
+        }
+        self.queue_reader(name);
+        self.settle(name);
+    }
+
+    fn step_item(&mut self, name: Name) {
+        let Some(open) = self.requests.get_mut(name) else { return };
+        let State::Read(reading) = &mut open.state else { return };
+        let index = reading.next_item;
+        let Some(item) = reading.items.get_mut(index) else { return };
+        let first = item.next / BLOCK;
+        let last = ((item.end - 1) / BLOCK).min(first + STEP_BLOCKS_MAX - 1);
+        let range = item.next..item.end.min((last + 1) * BLOCK);
+        let blocks = first as u32..last as u32 + 1;
+        let length = item.value.map_or(0, |value| value.length);
+        let window_bytes = (length.min((last + 1) * BLOCK) - first * BLOCK) as usize;
+        let (namespace, key) = (&reading.keys[..reading.namespace_bytes], &reading.keys[item.key.clone()]);
+        match self.store.read(self.now_ms, Key::new(namespace, key), blocks) {
+            // Another value may have come in its place between two steps.
+            Ok(plan) if Some(plan.value) == item.value => {
+                item.next = range.end;
+                item.outstanding += 1;
+                reading.advance();
+                let records = 0..plan.records.len();
+                self.issue(name, index, Arc::new(plan), records, range, window_bytes);
+            }
+            Ok(plan) => {
+                self.store.release(self.now_ms, plan.pin, Verdict::Good);
+                self.end_item_read(name, index, Status::NotFound);
+            }
+            Err(error) => self.end_item_read(name, index, status_of(&error)),
+        }
+    }
+
+    fn end_item_read(&mut self, name: Name, item: usize, status: Status) {
+        let Some(open) = self.requests.get_mut(name) else { return };
+        let State::Read(reading) = &mut open.state else { return };
+        self.counters.read_misses += u64::from(status == Status::NotFound);
+        reading.end(item, status);
+        reading.advance();
+        self.note_gathered(name);
+    }
+
+    fn issue(
+        &mut self,
+        name: Name,
+        item: usize,
+        plan: Arc<ReadPlan>,
+        records: Range<usize>,
+        range: Range<u64>,
+        window_bytes: usize,
+    ) {
+        let Some(open) = self.requests.get_mut(name) else { return };
+        open.outstanding += 1;
+        let connection = open.connection;
+        if let Some(connection) = self.connections.get_mut(connection.0) {
+            connection.window_bytes += window_bytes;
+        }
+        self.window_bytes_total += window_bytes;
+        let flight = ReadInFlight { pin: plan.pin, request: name, connection, item, window_bytes };
+        let id = ReadId(self.reads.insert(flight));
+        self.outputs.push_back(Output::Read(ReadCommand { id, plan, records, range }));
+    }
+
+    /// A read ended.
+    pub fn read_done(&mut self, now_ms: u64, id: ReadId, result: Result<ReadOutcome, ReadError>) {
+        self.now_ms = self.now_ms.max(now_ms);
+        let Some(flight) = self.reads.remove(id.0) else {
+            debug_assert!(false, "a read ends once");
+            return;
+        };
+        let verdict = result.as_ref().err().map_or(Verdict::Good, |error| error.verdict());
+        let arrived = match &result {
+            Ok(outcome) => outcome.pieces.iter().map(|piece| piece.bytes.len()).sum(),
+            Err(_) => 0,
+        };
+        let alive = self.requests.get(flight.request).is_some();
+        // Bytes that nobody waits for leave the window at once.
+        let held = if alive { arrived } else { 0 };
+        self.window_bytes_total = self.window_bytes_total - flight.window_bytes + held;
+        if let Some(connection) = self.connections.get_mut(flight.connection.0) {
+            connection.window_bytes = connection.window_bytes - flight.window_bytes + held;
+        }
+        let keeps_pin = self.keeps_pin(flight.request) && result.is_ok();
+        if !keeps_pin {
+            self.store.release(self.now_ms, flight.pin, verdict);
+        }
+        if alive {
+            self.take_outcome(&flight, result);
+            self.queue_reader(flight.request);
+            self.settle(flight.request);
+        }
+        self.pump_reads(flight.connection);
+        self.settle_store();
+    }
+
+    /// Whether later steps of the request go on under the same pin.
+    fn keeps_pin(&mut self, name: Name) -> bool {
+        let Some(open) = self.requests.get_mut(name) else { return false };
+        let State::Read(Reading { kind: Kind::Manifest(body), .. }) = &mut open.state else { return false };
+        body.under_way = false;
+        body.next_record < body.plan.records.len()
+    }
+
+    fn take_outcome(&mut self, flight: &ReadInFlight, result: Result<ReadOutcome, ReadError>) {
+        let Some(open) = self.requests.get_mut(flight.request) else { return };
+        open.outstanding -= 1;
+        let State::Read(reading) = &mut open.state else { return };
+        let Some(item) = reading.items.get_mut(flight.item) else { return };
+        item.outstanding -= 1;
+        match result {
+            Ok(outcome) => {
+                if let Kind::Lookup { block_checksums, .. } = &mut reading.kind {
+                    block_checksums.extend(outcome.block_checksums.iter().flat_map(|checksum| checksum.0));
+                }
+                for piece in outcome.pieces {
+                    reading.ready_bytes += piece.bytes.len();
+                    self.counters.read_bytes += piece.bytes.len() as u64;
+                    reading.ready.push_back((flight.item as u32, piece));
+                }
+                let more = item.next < item.end && !matches!(reading.kind, Kind::Manifest(_));
+                let body_more = matches!(&reading.kind, Kind::Manifest(body) if body.next_record < body.plan.records.len());
+                if item.outstanding == 0 && !more && !body_more {
+                    reading.end(flight.item, Status::Ok);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a value could not be read");
+                if let Kind::Manifest(body) = &mut reading.kind {
+                    body.next_record = body.plan.records.len();
+                }
+                self.end_item_read(flight.request, flight.item, error.status());
+            }
+        }
+        self.note_gathered(flight.request);
+    }
+}
+
+/// The bytes of a value that the blocks of a record are.
+fn bytes_of(record: &crate::store::RecordRead) -> Option<Range<u64>> {
+    let (first, last) = (record.blocks.first()?, record.blocks.last()?);
+    Some(u64::from(first.block) * BLOCK..u64::from(last.block) * BLOCK + last.length as u64)
+}
+
+// ---------------------------------------------------------------- replies
+
+impl Service {
+    /// The request has results or pieces that no frame carries yet.
+    pub(super) fn note_gathered(&mut self, name: Name) {
+        if self.gathered.last() != Some(&name) {
+            self.gathered.push(name);
+        }
+    }
+
+    /// Sends what was gathered for requests that go on.
+    pub(super) fn send_gathered(&mut self) {
+        while let Some(name) = self.gathered.pop() {
+            let Some(open) = self.requests.get(name) else { continue };
+            match &open.state {
+                State::Read(_) if open.fault.is_none() => self.send_read(name, false),
+                State::BatchWrite(_) => self.send_results(name),
+                _ => {}
+            }
+        }
+    }
+
+    /// All frames are in, nothing is under way: the reply ends, unless there is more to read.
+    pub(super) fn settle_read(&mut self, name: Name) {
+        let Some(open) = self.requests.get(name) else { return };
+        let State::Read(reading) = &open.state else { return };
+        if !reading.queued && !reading.has_more() {
+            self.send_read(name, true);
+            self.release(name);
+        }
+    }
+
+    /// Sends what there is, in as many frames as it takes; `ending`: the reply ends with the last one.
+    fn send_read(&mut self, name: Name, ending: bool) {
+        let Some(open) = self.requests.get_mut(name) else { return };
+        let State::Read(mut reading) = std::mem::replace(&mut open.state, State::Plain) else { return };
+        // A value's status is that of the frame, and only the last frame has it.
+        let alone = !matches!(reading.kind, Kind::Batch);
+        while !reading.ready.is_empty() || ending || (!alone && !reading.results.is_empty()) {
+            let last = self.send_read_frame(name, &mut reading, ending);
+            if last {
+                break;
+            }
+        }
+        if let Some(open) = self.requests.get_mut(name) {
+            open.state = State::Read(reading);
+        }
+    }
+
+    /// Sends one frame; true when it was the reply's last.
+    fn send_read_frame(&mut self, name: Name, reading: &mut Reading, ending: bool) -> bool {
+        let mut buf = self.reply_buf();
+        let mut taken: SmallVec<[(u32, ReadPiece); 16]> = SmallVec::new();
+        let mut bytes = 0;
+        while let Some((_, piece)) = reading.ready.front() {
+            if bytes + piece.bytes.len() > PAYLOAD_BYTES_MAX || taken.len() == FRAME_PIECES_MAX {
+                break;
+            }
+            bytes += piece.bytes.len();
+            if let Some(next) = reading.ready.pop_front() {
+                taken.push(next);
+            }
+        }
+        reading.ready_bytes -= bytes;
+        let pieces: SmallVec<[Piece<'_>; 16]> = taken
+            .iter()
+            .map(|(index, piece)| Piece {
+                index: *index,
+                offset: piece.offset,
+                length: piece.bytes.len() as u32,
+                checksum: Some(&piece.checksum.0),
+                which: PieceWhich::Inline,
+            })
+            .collect();
+        let count = reading.results.len().min(FRAME_RESULTS_MAX);
+        let ended: SmallVec<[(u32, Status); 16]> = match reading.kind {
+            Kind::Batch => reading.results.drain(..count).collect(),
+            Kind::Lookup { .. } | Kind::Read | Kind::Manifest(_) => SmallVec::new(),
+        };
+        let more = matches!(reading.kind, Kind::Batch) && !reading.results.is_empty();
+        let last = ending && reading.ready.is_empty() && !more;
+        let results: SmallVec<[ReadResult<'_>; 16]> =
+            ended.iter().map(|(index, status)| reading.result(*index, *status)).collect();
+        buf.payload.extend(taken.iter().map(|(_, piece)| piece.bytes.clone()));
+        //= MKV-MSG-4
+        let status = match reading.results.front() {
+            Some((_, status)) if last => *status,
+            _ => Status::Ok,
+        };
+        self.send(name, last, status, reading.reply(&pieces, &results), buf);
+        last
+    }
+
+    /// The request is forgotten: so are its bytes.
+    pub(super) fn abandon_read(&mut self, connection: ConnectionId, reading: Reading) {
+        self.window_bytes_total -= reading.ready_bytes;
+        if let Some(connection) = self.connections.get_mut(connection.0) {
+            connection.window_bytes -= reading.ready_bytes;
+        }
+        if let Kind::Manifest(body) = &reading.kind
+            && !body.under_way
+            && body.next_record < body.plan.records.len()
+        {
+            self.store.release(self.now_ms, body.plan.pin, Verdict::Good);
+        }
+    }
+}
+
+impl Reading {
+    //= MKV-BATCH-4
+    fn result(&self, index: u32, status: Status) -> ReadResult<'_> {
+        let value = self.items.get(index as usize).and_then(|item| item.value.as_ref());
+        let value = value.filter(|_| status == Status::Ok);
+        let (length, checksum) = value.map_or((0, None), |value| (value.length, Some(&value.checksum.0)));
+        ReadResult { index, status, length, checksum }
+    }
+
+    fn reply<'a>(&'a self, pieces: &'a [Piece<'a>], results: &'a [ReadResult<'a>]) -> ResponseWhich<'a> {
+        let value = self.items.first().and_then(|item| item.value.as_ref());
+        let length = value.map_or(0, |value| value.length);
+        let checksum = value.map(|value| &value.checksum.0);
+        match &self.kind {
+            Kind::Lookup { lease_ms, block_checksums } => {
+                ResponseWhich::Lookup(LookupReply { length, checksum, block_checksums, lease_ms: *lease_ms })
+            }
+            Kind::Read => ResponseWhich::Read(ReadReply { length, checksum, pieces: List::from(pieces) }),
+            Kind::Batch => ResponseWhich::BatchRead(BatchReadReply {
+                results: List::from(results),
+                pieces: List::from(pieces),
+            }),
+            Kind::Manifest(body) => ResponseWhich::GetManifest(GetManifestReply {
+                generation: body.generation,
+                length,
+                checksum,
+                lease_ms: body.lease_ms,
+            }),
+        }
+    }
+}
