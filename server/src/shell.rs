@@ -1,0 +1,205 @@
+//! Around the service: its lock, its clock, the links to peers, and whoever carries out what it hands out.
+//!
+//! The service is locked for its inputs alone: MACs, checksums, device I/O and sending happen outside. Device work
+//! of a store in memory is done at once by whoever caused it; work that may block goes to a few threads ([`io`]).
+//!
+//! Bounds: what waits for the devices is bounded by the service's windows; what waits to be sent by those and by
+//! pausing a peer. Lock order: the service, then the links, then one link.
+
+mod connection;
+mod io;
+mod link;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use memkv_transport::buf::BufPool;
+use tokio::sync::Notify;
+
+pub use self::connection::{Door, serve};
+use self::io::{Job, Queue};
+use self::link::Link;
+use crate::io::Devices;
+use crate::service::{CloseReason, ConnectionId, Joined, Output, ReadError, ReadId, ReadOutcome, Service};
+use crate::store::{CommandId, Done, IoError};
+
+/// Threads for device work that may block.
+const IO_THREADS: usize = 4;
+/// The service's deadlines are coarse; this is how often it is ticked when none comes earlier.
+const TICK_MS_MAX: u64 = 1000;
+/// Memory for payloads that come in, and for bytes that are read from devices.
+const POOL_BYTES: usize = 512 << 20;
+
+pub struct Shell {
+    service: Mutex<Service>,
+    links: RwLock<HashMap<ConnectionId, Arc<Link>>>,
+    devices: Devices,
+    /// Device work never blocks.
+    at_once: bool,
+    queue: Arc<Queue>,
+    begun: Instant,
+    received: BufPool,
+    read: BufPool,
+    stopped: Notify,
+}
+
+/// The end of something that was carried out.
+enum Ended {
+    Device(CommandId, Result<Done, IoError>),
+    Read(ReadId, Result<ReadOutcome, ReadError>),
+    Body(Joined),
+}
+
+impl Shell {
+    /// Starts the threads; `at_once` when device work never blocks and needs none.
+    pub fn start(service: Service, devices: Devices, at_once: bool) -> std::io::Result<Arc<Shell>> {
+        let shell = Arc::new(Shell {
+            service: Mutex::new(service),
+            links: RwLock::default(),
+            devices,
+            at_once,
+            queue: Arc::default(),
+            begun: Instant::now(),
+            received: BufPool::new(POOL_BYTES),
+            read: BufPool::new(POOL_BYTES),
+            stopped: Notify::new(),
+        });
+        for thread in 0..IO_THREADS {
+            let (shell, queue) = (Arc::downgrade(&shell), Arc::clone(&shell.queue));
+            std::thread::Builder::new()
+                .name(format!("io-{thread}"))
+                .spawn(move || queue.run(|job| shell.upgrade().is_some_and(|shell| shell.run(job))))?;
+        }
+        Ok(shell)
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    /// Gives the service an input, then carries out what it hands out, and what follows from that.
+    pub fn with_service<T>(&self, input: impl FnOnce(&mut Service, u64) -> T) -> T {
+        let mut work = Vec::new();
+        let result = {
+            let mut service = self.lock();
+            let result = input(&mut service, self.now_ms());
+            self.route(&mut service, &mut work);
+            result
+        };
+        self.carry_out(work);
+        result
+    }
+
+    /// Ticks the service for as long as the shell lives.
+    pub async fn keep_time(self: Arc<Shell>) {
+        loop {
+            let now_ms = self.now_ms();
+            let next_ms = self.lock().next_deadline().unwrap_or(u64::MAX);
+            let wait_ms = next_ms.saturating_sub(now_ms).clamp(1, TICK_MS_MAX);
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            self.with_service(Service::tick);
+        }
+    }
+
+    /// Ends the service in good order: answered once everything acknowledged is durable.
+    pub async fn stop(&self) {
+        let stopped = self.stopped.notified();
+        self.with_service(Service::stop);
+        stopped.await;
+    }
+
+    /// Closes every connection, after what waits to be sent was.
+    pub fn close_links(&self) {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.values().for_each(|link| link.finish());
+    }
+
+    pub fn links_open(&self) -> usize {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Service> {
+        // A panic under the lock is our bug; what is stored stays readable.
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self, connection: ConnectionId) -> Option<Arc<Link>> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).get(&connection).cloned()
+    }
+
+    /// Hands what is for peers to their links, still under the service's lock: frames of one reply stay in order.
+    /// What is left is work.
+    fn route(&self, service: &mut Service, work: &mut Vec<Job>) {
+        let mut outputs = Vec::new();
+        loop {
+            service.drain(&mut outputs);
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Device(command) => work.push(Job::Device(command)),
+                    Output::Read(command) => work.push(Job::Read(command)),
+                    Output::Body(job) => work.push(Job::Body(job)),
+                    Output::Reply(reply) => match self.link(reply.connection) {
+                        Some(link) => link.push(reply.frame),
+                        None => {
+                            let (control, payload) = (reply.control_bytes(), reply.payload_bytes());
+                            service.sent(self.now_ms(), reply.connection, 1, control, payload);
+                        }
+                    },
+                    Output::Pause(id) => self.link(id).into_iter().for_each(|link| link.pause(true)),
+                    Output::Resume(id) => self.link(id).into_iter().for_each(|link| link.pause(false)),
+                    Output::Close { connection, reason } => self.close(connection, reason),
+                    Output::Stopped => self.stopped.notify_one(),
+                }
+            }
+        }
+    }
+
+    /// Does the work, or has it done, and what follows from it.
+    fn carry_out(&self, mut work: Vec<Job>) {
+        if !self.at_once {
+            return work.into_iter().for_each(|job| self.queue.push(job));
+        }
+        while !work.is_empty() {
+            let ended: Vec<Ended> = work.drain(..).map(|job| self.execute(job)).collect();
+            self.report(ended, &mut work);
+        }
+    }
+
+    fn close(&self, connection: ConnectionId, reason: CloseReason) {
+        if let Some(link) = self.link(connection) {
+            tracing::warn!(%reason, "a connection is closed for the peer's fault");
+            link.close();
+        }
+    }
+
+    fn report(&self, ended: Vec<Ended>, work: &mut Vec<Job>) {
+        let mut service = self.lock();
+        let now_ms = self.now_ms();
+        for end in ended {
+            match end {
+                Ended::Device(id, result) => service.device_done(now_ms, id, result),
+                Ended::Read(id, result) => service.read_done(now_ms, id, result),
+                Ended::Body(joined) => service.body_joined(now_ms, joined),
+            }
+        }
+        self.route(&mut service, work);
+    }
+
+    /// A thread's work: one job and all that follows from it.
+    fn run(&self, job: Job) -> bool {
+        let mut work = Vec::new();
+        self.report(vec![self.execute(job)], &mut work);
+        self.carry_out(work);
+        true
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}

@@ -1,0 +1,209 @@
+//! One peer: set-up, a task that receives, a task that sends.
+//!
+//! The receiver verifies each frame's MAC and tag (in the transport), decodes it, and checksums its pieces before it takes
+//! the service's lock. A peer that breaks the protocol is closed with a reason in the log; so is one that does not
+//! take its replies for [`STALL_MAX`]. Neither costs other peers more than what is in its windows.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use memkv_transport::error::TransportError;
+use memkv_transport::session::{ClientInfo, ServerTerms, SetupGate};
+use memkv_transport::stream::{Outgoing, PushError};
+use memkv_transport::tcp::{self, Reader, Writer};
+use memkv_wire::mac::KeyRing;
+use memkv_wire::{DecodeError, Message, Request};
+use tokio::net::TcpStream;
+
+use super::Shell;
+use super::link::Link;
+use crate::service::{ConnectionId, Frame, payload};
+
+/// A peer that takes no byte for so long is given up.
+pub const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// What every connection of a server shares.
+pub struct Door {
+    pub keys: KeyRing,
+    pub terms: ServerTerms,
+    pub gate: SetupGate,
+}
+
+/// Why a connection ended, other than by the peer's leave.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("a message that breaks the specification: {0}")]
+    Message(#[from] DecodeError),
+    #[error("the peer took no byte of its replies for {} seconds", STALL_MAX.as_secs())]
+    Stalled,
+}
+
+impl From<PushError> for ConnectionError {
+    fn from(error: PushError) -> ConnectionError {
+        match error {
+            // A full queue is flushed before anything is pushed.
+            PushError::Full(_) => ConnectionError::Stalled,
+            PushError::Seal(error) => ConnectionError::Transport(error.into()),
+        }
+    }
+}
+
+/// Serves one peer until it leaves.
+pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+    let pool = shell.received.clone();
+    let (reader, writer, client) = match tcp::accept(stream, &door.keys, &door.terms, &door.gate, pool).await
+    {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
+            tracing::info!(%peer, %error, "a connection was not set up");
+            return;
+        }
+    };
+    let id = shell.with_service(|service, now_ms| service.connected(now_ms, &client.client_id));
+    let link = Arc::new(Link::default());
+    shell.links.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&link));
+    log_begin(&client, peer);
+    let sending = tokio::spawn(send(Arc::clone(&shell), Arc::clone(&link), id, writer));
+    let outcome = receive(&shell, &link, id, reader).await;
+    match &outcome {
+        Ok(()) => tracing::debug!(%peer, "a connection ended"),
+        Err(error) => tracing::info!(%peer, %error, "a connection ended"),
+    }
+    if outcome.is_err() {
+        link.close();
+    } else {
+        link.finish();
+    }
+    shell.with_service(|service, now_ms| service.disconnected(now_ms, id));
+    shell.links.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    if let Err(error) = sending.await {
+        tracing::error!(%peer, %error, "a sender failed");
+    }
+    for frame in link.leftovers() {
+        forget(&shell, id, &frame);
+    }
+}
+
+fn log_begin(client: &ClientInfo, peer: SocketAddr) {
+    tracing::debug!(
+        %peer,
+        client = %client.client_name,
+        key = %client.key_id,
+        mac = client.bulk_mac.name(),
+        "a connection was set up"
+    );
+}
+
+async fn receive(
+    shell: &Shell,
+    link: &Link,
+    id: ConnectionId,
+    mut reader: Reader,
+) -> Result<(), ConnectionError> {
+    let mut pieces = Vec::new();
+    while link.may_receive().await {
+        let frame = tokio::select! {
+            biased;
+            () = link.ended() => return Ok(()),
+            frame = reader.next() => match frame? {
+                Some(frame) => frame,
+                None => return Ok(()),
+            },
+        };
+        //= MKV-MSG-6
+        let message = Message::new(frame.control)?;
+        let request = Request::decode(&message)?;
+        let payload = frame.payload.unwrap_or_default();
+        let split = payload::split(&request, &payload, &mut pieces).is_ok();
+        let input = Frame {
+            request_id: frame.request_id,
+            last: frame.last,
+            request: &request,
+            payload_bytes: payload.len(),
+            pieces: split.then_some(&mut pieces),
+        };
+        let received_bytes = (frame.control.len() + payload.len()) as u64;
+        drop(payload);
+        shell.with_service(|service, now_ms| {
+            service.counters_mut().bytes_received += received_bytes;
+            service.frame(now_ms, id, input);
+        });
+    }
+    Ok(())
+}
+
+/// Sends what the link has until it ends.
+async fn send(shell: Arc<Shell>, link: Arc<Link>, id: ConnectionId, mut writer: Writer) {
+    let mut frames = VecDeque::new();
+    while link.take(&mut frames).await.is_some() {
+        if let Err(error) = send_frames(&shell, id, &mut writer, &mut frames).await {
+            tracing::info!(%error, "a peer cannot be sent to");
+            link.close();
+            break;
+        }
+    }
+    for frame in frames {
+        forget(&shell, id, &frame);
+    }
+    // The peer may be gone already.
+    let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+}
+
+/// Sends these frames and tells the service; frames that were not pushed stay.
+async fn send_frames(
+    shell: &Shell,
+    id: ConnectionId,
+    writer: &mut Writer,
+    frames: &mut VecDeque<Outgoing>,
+) -> Result<(), ConnectionError> {
+    let mut outcome = Ok(());
+    while !frames.is_empty() && outcome.is_ok() {
+        let (mut control_bytes, mut payload_bytes) = (0, 0);
+        let mut count = 0;
+        let mut spares = Vec::new();
+        while writer.has_room()
+            && let Some(frame) = frames.pop_front()
+        {
+            count += 1;
+            control_bytes += frame.control.control().len();
+            payload_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
+            spares.push(writer.blank());
+            if let Err(error) = writer.push(frame) {
+                outcome = Err(error.into());
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = flush(writer).await;
+        }
+        shell.with_service(|service, now_ms| {
+            spares.into_iter().for_each(|spare| service.recycle(spare));
+            service.sent(now_ms, id, count, control_bytes, payload_bytes);
+        });
+    }
+    outcome
+}
+
+/// Writes everything, as long as the peer takes something now and then.
+async fn flush(writer: &mut Writer) -> Result<(), ConnectionError> {
+    loop {
+        let before = writer.queued_size_bytes();
+        match tokio::time::timeout(STALL_MAX, writer.flush()).await {
+            Ok(flushed) => return Ok(flushed?),
+            Err(_) if writer.queued_size_bytes() == before => return Err(ConnectionError::Stalled),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A frame that will not be sent leaves its connection's window.
+fn forget(shell: &Shell, id: ConnectionId, frame: &Outgoing) {
+    let payload_bytes = frame.payload.iter().map(|part| part.len()).sum();
+    let control_bytes = frame.control.control().len();
+    shell.with_service(|service, now_ms| service.sent(now_ms, id, 1, control_bytes, payload_bytes));
+}

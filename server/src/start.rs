@@ -1,0 +1,212 @@
+//! A server's life: from its settings to its last flush.
+//!
+//! Start: log, data directory and its lock, keys, the address, the store, then connections. Every step that fails
+//! says what to do about it and leaves nothing behind that a later start would stumble over. End: the first SIGTERM or
+//! SIGINT stops accepting, lets requests in flight end, makes everything durable and exits; a second one quits at once.
+
+mod storage;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use memkv_transport::session::{ServerTerms, SetupGate};
+use memkv_wire::limits;
+use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+pub use self::storage::StorageError;
+use crate::banner::{Banner, library_directory};
+use crate::config::Settings;
+use crate::data_directory::{DataDirectory, DataDirectoryError};
+use crate::keys::{self, KeyError};
+use crate::logging::{self, LoggingError};
+use crate::service::{Service, ServiceLimits};
+use crate::shell::{Door, Shell, serve};
+
+/// How long requests in flight may take to end when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How long replies may take to reach their peers after that.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// The pause after a connection could not be accepted: the system is out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(
+        "{address} is in use: another server may be running; stop it, or choose another address with --listen HOST:PORT"
+    )]
+    AddressInUse { address: SocketAddr },
+    #[error("cannot listen on {address}: {source}; choose another address with --listen HOST:PORT")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the system refused what a server needs: {0}")]
+    System(#[from] std::io::Error),
+    #[error("stopped, but not everything could be made durable within {} seconds", DRAIN_MAX.as_secs())]
+    NotDrained,
+    #[error("stopped at once by a second signal; what was not acknowledged may be lost")]
+    Quit,
+}
+
+/// Runs a server until it is told to stop. `configured`: whoever wrote the configuration has the key already.
+pub fn run(settings: Settings, configured: bool) -> Result<(), StartError> {
+    logging::init(&settings.log)?;
+    let given = keys::from_source(&settings.keys)?;
+    let directory = settings.storage.directory.as_deref().map(DataDirectory::open).transpose()?;
+    let keys = match (given, &directory) {
+        (Some(keys), _) => keys,
+        (None, Some(directory)) => vec![keys::in_directory(directory.path())?],
+        // Settings name a directory whenever they give no key.
+        (None, None) => vec![keys::draw()?],
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run_async(&settings, keys, directory.as_ref(), configured))
+}
+
+async fn run_async(
+    settings: &Settings,
+    keys: Vec<Key>,
+    directory: Option<&DataDirectory>,
+    configured: bool,
+) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
+    let listener = listen(&settings.addresses).await?;
+    let address = listener.local_addr()?;
+    let storage = storage::open(&settings.storage, directory)?;
+    let server_id = storage.store.server_id();
+    let service = Service::new(storage.store, ServiceLimits::default(), 0);
+    let shell = Shell::start(service, storage.devices, storage.at_once)?;
+    let clock = tokio::spawn(Arc::clone(&shell).keep_time());
+    let banner = Banner {
+        address,
+        key_hex: (!configured).then(|| keys[0].to_hex()),
+        library_directory: library_directory(),
+    };
+    let door = Arc::new(Door {
+        keys: KeyRing::new(keys),
+        terms: terms(server_id),
+        gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
+    });
+    tracing::info!(%address, mode = settings.storage.mode.name(), key = ?settings.keys, "serving");
+    announce(&banner);
+    let mut peers = JoinSet::new();
+    accept(&listener, &shell, &door, settings.connections_max, &mut peers, &mut signals).await;
+    drop(listener);
+    let drained = drain(&shell, &mut peers, &mut signals).await;
+    clock.abort();
+    if drained.is_ok() {
+        tracing::info!("stopped in good order");
+    }
+    drained
+}
+
+fn terms(server_id: [u8; 16]) -> ServerTerms {
+    ServerTerms {
+        server_id,
+        server_name: concat!("memkv ", env!("CARGO_PKG_VERSION")).to_owned(),
+        local_path: String::new(),
+        requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
+        lease_ms: limits::LEASE_MS_DEFAULT,
+        bulk_macs: BulkAlgorithm::preference().to_vec(),
+    }
+}
+
+async fn listen(addresses: &[SocketAddr]) -> Result<TcpListener, StartError> {
+    let mut failed = None;
+    for address in addresses {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => {
+                failed = Some(StartError::AddressInUse { address: *address });
+            }
+            Err(source) => failed = Some(StartError::Listen { address: *address, source }),
+        }
+    }
+    let nothing = || StartError::System(std::io::ErrorKind::AddrNotAvailable.into());
+    Err(failed.unwrap_or_else(nothing))
+}
+
+fn announce(banner: &Banner) {
+    let mut output = std::io::stdout().lock();
+    if let Err(error) = output.write_all(banner.text().as_bytes()).and_then(|()| output.flush()) {
+        tracing::warn!(%error, "nobody reads standard output");
+    }
+}
+
+/// Accepts connections until a signal comes.
+async fn accept(
+    listener: &TcpListener,
+    shell: &Arc<Shell>,
+    door: &Arc<Door>,
+    connections_max: u32,
+    peers: &mut JoinSet<()>,
+    signals: &mut Signals,
+) {
+    loop {
+        tokio::select! {
+            () = signals.next() => return,
+            Some(_) = peers.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) if peers.len() < connections_max as usize => {
+                    peers.spawn(serve(Arc::clone(shell), Arc::clone(door), stream, peer));
+                }
+                Ok((_, peer)) => {
+                    shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
+                    tracing::warn!(%peer, connections_max, "refused: network.connections_max is reached");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+async fn drain(shell: &Arc<Shell>, peers: &mut JoinSet<()>, signals: &mut Signals) -> Result<(), StartError> {
+    tracing::info!(connections = peers.len(), "stopping");
+    let stopped = tokio::select! {
+        () = signals.next() => return Err(StartError::Quit),
+        stopped = tokio::time::timeout(DRAIN_MAX, shell.stop()) => stopped,
+    };
+    shell.close_links();
+    let farewell = async { while peers.join_next().await.is_some() {} };
+    tokio::select! {
+        () = signals.next() => return Err(StartError::Quit),
+        // Peers that do not read do not hold the server up.
+        _ = tokio::time::timeout(FAREWELL_MAX, farewell) => {}
+    }
+    stopped.map_err(|_| StartError::NotDrained)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
