@@ -1,0 +1,401 @@
+//! The real binary, and a raw client on the transport alone.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+use memkv_transport::buf::{Buf, BufPool};
+use memkv_transport::session::ClientTerms;
+use memkv_transport::stream::Outgoing;
+use memkv_transport::tcp::{self, Reader, Writer};
+use memkv_wire::mac::Key;
+use memkv_wire::*;
+
+pub const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+pub const BLOCK: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    File,
+    Memory,
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub address: String,
+    /// What it printed after its address.
+    pub exports: Vec<String>,
+}
+
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_memkv"));
+    for name in ["MEMKV_AUTH_KEY", "XDG_DATA_HOME", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Server {
+    pub fn start(mode: Mode, data: &Path) -> Server {
+        Server::start_with(mode, data, KEY, "")
+    }
+
+    pub fn start_with(mode: Mode, data: &Path, key: &str, more: &str) -> Server {
+        let config = data.join("config.yaml");
+        let storage = match mode {
+            Mode::File => {
+                format!("  mode: file\n  path: {}\n  capacity: 512MiB\n", data.join("data").display())
+            }
+            Mode::Memory => "  mode: memory\n  capacity: 256MiB\n".to_owned(),
+        };
+        std::fs::write(&config, format!("{more}storage:\n{storage}")).unwrap();
+        let mut command = command();
+        command.env("MEMKV_AUTH_KEY", key).arg("start").arg("--config").arg(&config);
+        command.arg("--listen").arg("127.0.0.1:0").arg("--log-file").arg(data.join("memkv.log"));
+        Server::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut exports = Vec::new();
+        let mut address = None;
+        for _ in 0..3 {
+            let mut line = String::new();
+            if stdout.read_line(&mut line).unwrap() == 0 {
+                break;
+            }
+            match line.trim().strip_prefix("listening on ") {
+                Some(at) => address = Some(at.to_owned()),
+                None => exports.push(line.trim().to_owned()),
+            }
+            if exports.len() == 1 && exports[0].contains("KV_STORE_LIBRARY_PATH") {
+                break;
+            }
+        }
+        let address = address.unwrap_or_else(|| panic!("the server did not start: {:?}", child.wait()));
+        Server { child, stdout, address, exports }
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        let status = self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "standard output holds nothing but the announcement");
+        status
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn log(data: &Path) -> String {
+    std::fs::read_to_string(data.join("memkv.log")).unwrap_or_default()
+}
+
+/// A reply frame, its control message copied so that it can outlive the next one.
+pub struct Got {
+    pub request_id: u32,
+    pub last: bool,
+    control: Vec<u64>,
+    pub payload: Vec<u8>,
+}
+
+impl Got {
+    pub fn with<T>(&self, look: impl FnOnce(&Response<'_>) -> T) -> T {
+        let bytes: Vec<u8> = self.control.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let message = Message::new(&bytes).unwrap();
+        look(&Response::decode(&message).unwrap())
+    }
+
+    pub fn status(&self) -> Status {
+        self.with(|response| response.status)
+    }
+}
+
+pub struct Client {
+    pub reader: Reader,
+    pub writer: Writer,
+    next_id: u32,
+    pub namespace: Vec<u8>,
+}
+
+impl Client {
+    pub async fn connect(address: &str, client_id: u8) -> Client {
+        Client::try_connect(address, client_id, KEY).await.unwrap()
+    }
+
+    pub async fn try_connect(
+        address: &str,
+        client_id: u8,
+        key: &str,
+    ) -> Result<Client, memkv_transport::error::TransportError> {
+        let key = Key::from_hex(key).unwrap();
+        let terms = ClientTerms::new([client_id; 16], "test");
+        let (reader, writer, _) = tcp::connect(address, &key, &terms, BufPool::new(64 << 20)).await?;
+        Ok(Client { reader, writer, next_id: 0, namespace: b"test".to_vec() })
+    }
+
+    pub fn next_id(&mut self) -> u32 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Sends one frame.
+    pub async fn send(&mut self, request_id: u32, last: bool, which: RequestWhich<'_>, payload: &[u8]) {
+        let mut frame = Outgoing { request_id, last, ..Outgoing::default() };
+        let namespace = self.namespace.clone();
+        Request { namespace: &namespace, which }.encode(&mut frame.control).unwrap();
+        if !payload.is_empty() {
+            frame.payload.push(Buf::copy_of(payload).unwrap());
+        }
+        self.writer.make_room().await.unwrap();
+        self.writer.push(frame).unwrap();
+        self.writer.flush().await.unwrap();
+    }
+
+    /// The next reply frame; `None` when the server closed the connection.
+    pub async fn next(&mut self) -> Option<Got> {
+        let frame = self.reader.next().await.ok()??;
+        let words = frame.control.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+        Some(Got {
+            request_id: frame.request_id,
+            last: frame.last,
+            control: words.collect(),
+            payload: frame.payload.as_deref().unwrap_or_default().to_vec(),
+        })
+    }
+
+    /// Reply frames up to the last one of this request, which must be the only one in flight.
+    pub async fn finish(&mut self, request_id: u32) -> Option<Vec<Got>> {
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next().await?;
+            assert_eq!(frame.request_id, request_id);
+            let last = frame.last;
+            frames.push(frame);
+            if last {
+                return Some(frames);
+            }
+        }
+    }
+
+    pub async fn call(&mut self, which: RequestWhich<'_>, payload: &[u8]) -> Vec<Got> {
+        let request_id = self.next_id();
+        self.send(request_id, true, which, payload).await;
+        self.finish(request_id).await.expect("the connection stays")
+    }
+
+    /// As `call`, for requests that a dying server may leave unanswered.
+    pub async fn try_call(&mut self, which: RequestWhich<'_>, payload: &[u8]) -> Option<Vec<Got>> {
+        let request_id = self.next_id();
+        let mut frame = Outgoing { request_id, last: true, ..Outgoing::default() };
+        let namespace = self.namespace.clone();
+        Request { namespace: &namespace, which }.encode(&mut frame.control).unwrap();
+        if !payload.is_empty() {
+            frame.payload.push(Buf::copy_of(payload).unwrap());
+        }
+        self.writer.push(frame).ok()?;
+        self.writer.flush().await.ok()?;
+        self.finish(request_id).await
+    }
+
+    pub async fn write(&mut self, key: &[u8], value: &[u8]) -> Status {
+        let request_id = self.next_id();
+        let sums = sums(value);
+        let checksum = checksum(value);
+        let blocks = value.len().div_ceil(BLOCK);
+        for (block, bytes) in value.chunks(BLOCK).enumerate() {
+            let pieces = [piece(0, block, bytes.len(), &sums[block])];
+            let which = RequestWhich::Write(Write {
+                key,
+                length: value.len() as u64,
+                checksum: Some(&checksum),
+                allocation: 0,
+                pieces: List::from(&pieces),
+            });
+            self.send(request_id, block + 1 == blocks, which, bytes).await;
+        }
+        let frames = self.finish(request_id).await.expect("the connection stays");
+        frames.last().unwrap().status()
+    }
+
+    pub async fn read(&mut self, key: &[u8], offset: u64, length: u64) -> Result<Vec<u8>, Status> {
+        let which = RequestWhich::Read(Read { key, offset, length, destination: Destination::default() });
+        let frames = self.call(which, &[]).await;
+        let mut parts = BTreeMap::new();
+        for frame in &frames {
+            frame.with(|response| {
+                if let ResponseWhich::Read(reply) = response.which {
+                    collect(reply.pieces, &frame.payload, |_, offset, bytes| {
+                        assert!(parts.insert(offset, bytes).is_none());
+                    });
+                }
+            });
+        }
+        match frames.last().unwrap().status() {
+            Status::Ok => Ok(parts.into_values().flatten().collect()),
+            status => Err(status),
+        }
+    }
+
+    pub async fn exists(&mut self, keys: &[&[u8]]) -> Vec<u64> {
+        let frames = self.call(RequestWhich::Exists(Exists { keys: List::from(keys) }), &[]).await;
+        frames[0].with(|response| match response.which {
+            ResponseWhich::Exists(reply) => reply.lengths.iter().collect(),
+            _ => panic!("another arm"),
+        })
+    }
+
+    pub async fn delete(&mut self, keys: &[&[u8]]) -> Vec<Status> {
+        let frames = self.call(RequestWhich::Delete(Delete { keys: List::from(keys) }), &[]).await;
+        frames[0].with(|response| match response.which {
+            ResponseWhich::Delete(reply) => reply.statuses.iter().collect(),
+            _ => panic!("another arm"),
+        })
+    }
+
+    /// Puts a manifest with a body of at most one block. Answers status, generation and missing places.
+    pub async fn put_manifest(
+        &mut self,
+        name: &[u8],
+        generation: u64,
+        body: &[u8],
+        chunks: &[ChunkReference<'_>],
+    ) -> (Status, u64, Vec<u32>) {
+        let checksum = checksum(body);
+        let which = RequestWhich::PutManifest(put_manifest(name, generation, body, &checksum, chunks));
+        let frames = self.call(which, body).await;
+        put_outcome(&frames)
+    }
+
+    pub async fn get_manifest(&mut self, name: &[u8]) -> Result<(u64, Vec<u8>), Status> {
+        let frames = self.call(RequestWhich::GetManifest(GetManifest { name, lease_ms: 0 }), &[]).await;
+        let body = frames.iter().flat_map(|frame| frame.payload.clone()).collect();
+        let last = frames.last().unwrap();
+        last.with(|response| match (response.status, response.which) {
+            (Status::Ok, ResponseWhich::GetManifest(reply)) => Ok((reply.generation, body)),
+            (status, _) => Err(status),
+        })
+    }
+
+    pub async fn stat(&mut self, name: &str) -> u64 {
+        let frames = self.call(RequestWhich::Stats(Stats { prefix: name }), &[]).await;
+        frames[0].with(|response| match response.which {
+            ResponseWhich::Stats(reply) => reply
+                .counters
+                .iter()
+                .find(|counter| counter.name == name)
+                .map(|counter| counter.value)
+                .unwrap(),
+            _ => panic!("another arm"),
+        })
+    }
+}
+
+pub fn put_manifest<'a>(
+    name: &'a [u8],
+    generation: u64,
+    body: &[u8],
+    checksum: &'a [u8; 16],
+    chunks: &'a [ChunkReference<'a>],
+) -> PutManifest<'a> {
+    PutManifest {
+        name,
+        generation,
+        role: ManifestRole::Both,
+        length: body.len() as u64,
+        checksum,
+        chunks: List::from(chunks),
+    }
+}
+
+pub fn put_outcome(frames: &[Got]) -> (Status, u64, Vec<u32>) {
+    let mut missing = Vec::new();
+    let mut generation = 0;
+    for frame in frames {
+        frame.with(|response| {
+            if let ResponseWhich::PutManifest(reply) = response.which {
+                generation = reply.generation;
+                missing.extend(reply.missing.iter());
+            }
+        });
+    }
+    (frames.last().unwrap().status(), generation, missing)
+}
+
+/// Splits a payload into its pieces and checks each one's checksum.
+pub fn collect(pieces: List<'_, Piece<'_>>, payload: &[u8], mut each: impl FnMut(u32, u64, Vec<u8>)) {
+    let mut at = 0;
+    for piece in pieces.iter() {
+        let bytes = &payload[at..at + piece.length as usize];
+        assert_eq!(piece.checksum, Some(&memkv_wire::checksum::block(bytes)));
+        each(piece.index, piece.offset, bytes.to_vec());
+        at += bytes.len();
+    }
+    assert_eq!(at, payload.len());
+}
+
+pub fn sums(value: &[u8]) -> Vec<[u8; 16]> {
+    value.chunks(BLOCK).map(memkv_wire::checksum::block).collect()
+}
+
+pub fn checksum(value: &[u8]) -> [u8; 16] {
+    memkv_wire::checksum::value(&sums(value))
+}
+
+pub fn piece<'a>(index: u32, block: usize, length: usize, sum: &'a [u8; 16]) -> Piece<'a> {
+    Piece {
+        index,
+        offset: (block * BLOCK) as u64,
+        length: length as u32,
+        checksum: Some(sum),
+        which: PieceWhich::Inline,
+    }
+}
+
+/// Reproducible bytes.
+pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .collect()
+}
+
+pub fn directory() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    (directory, path)
+}
