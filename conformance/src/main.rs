@@ -1,0 +1,188 @@
+//! `memkv-conformance`: the command line.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use memkv_conformance::case::Entry;
+use memkv_conformance::known::{KnownError, KnownFailures};
+use memkv_conformance::report::Report;
+use memkv_conformance::ticket::{AbiTarget, Target};
+use memkv_conformance::{abi, child, glob, junit, runner};
+
+/// Conformance suites for kv_store_v1 backends, MemKV servers and MemKV clients.
+///
+/// Ends with 0 when the peer conforms, with 1 when it does not, and with 2 when the suite could not be run.
+#[derive(Parser)]
+#[command(name = "memkv-conformance", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Test a backend: a library that exports the kv_store_v1 table.
+    ///
+    /// Stores under names of its own and deletes nothing else; give it a store you can spare all the same.
+    Abi(Box<AbiArguments>),
+    /// One case, started by the suite itself.
+    #[command(name = child::ARGUMENT, hide = true)]
+    Child,
+}
+
+#[derive(Args)]
+struct AbiArguments {
+    /// The library, such as ./libkv_store_dir.so.
+    #[arg(required_unless_present = "list")]
+    library: Option<PathBuf>,
+    /// A store it serves, such as dir:///tmp/store.
+    #[arg(required_unless_present = "list")]
+    uri: Option<String>,
+    /// Another namespace, which must share nothing with URI.
+    #[arg(long, value_name = "URI")]
+    other_uri: Option<String>,
+    /// Restarts the service behind the store, and returns when it is up again. Run by sh.
+    #[arg(long, value_name = "COMMAND")]
+    restart_command: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Run only cases whose ids match this pattern of * and ?. May be given more than once.
+    #[arg(long, value_name = "GLOB")]
+    filter: Vec<String>,
+    /// List the cases and run none.
+    #[arg(long)]
+    list: bool,
+    /// Write the report as JSON to standard output, and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Write the report as JUnit XML to this file.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Cases that are known to fail: a pattern and a reason on each line.
+    #[arg(long, value_name = "FILE")]
+    known_failing: Option<PathBuf>,
+    /// Decides every choice the cases make; drawn when not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long one case may take before it counts as hung.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    deadline: u64,
+    /// How many cases run at the same time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Fail the run when a SHOULD fails.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Why the suite could not be run.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Known(#[from] KnownError),
+    #[error("the pattern {0} matches no case")]
+    Filter(String),
+    #[error("{path}: {source}")]
+    Library { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Junit { path: PathBuf, source: std::io::Error },
+    #[error("the report cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    #[error("a library and a URI are needed")]
+    NoTarget,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Child => return child::main(),
+        Command::Abi(arguments) => run_abi(*arguments),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_abi(arguments: AbiArguments) -> Result<bool, RunError> {
+    let AbiArguments { library, uri, other_uri, restart_command, common } = arguments;
+    let cases = abi::cases();
+    if common.list {
+        return list(&cases, &common);
+    }
+    let (Some(library), Some(uri)) = (library, uri) else { return Err(RunError::NoTarget) };
+    // The loader looks for a bare name elsewhere; the user means the file.
+    let library =
+        std::path::absolute(&library).map_err(|source| RunError::Library { path: library, source })?;
+    run_suite(Target::Abi(AbiTarget { library, uri, other_uri, restart_command }), &cases, &common)
+}
+
+fn selected(cases: &[Entry], common: &Common) -> Result<Vec<Entry>, RunError> {
+    for pattern in &common.filter {
+        if !cases.iter().any(|case| glob::matches(pattern, case.id)) {
+            return Err(RunError::Filter(pattern.clone()));
+        }
+    }
+    let wanted =
+        |case: &&Entry| common.filter.is_empty() || common.filter.iter().any(|p| glob::matches(p, case.id));
+    Ok(cases.iter().filter(wanted).copied().collect())
+}
+
+fn list(cases: &[Entry], common: &Common) -> Result<bool, RunError> {
+    for case in selected(cases, common)? {
+        println!("{:<14} {:<6} {} [{}]", case.id, case.level, case.title, case.requires.join(", "));
+    }
+    Ok(true)
+}
+
+fn run_suite(target: Target, cases: &[Entry], common: &Common) -> Result<bool, RunError> {
+    let known = match &common.known_failing {
+        Some(path) => KnownFailures::read(path, cases)?,
+        None => KnownFailures::default(),
+    };
+    let options = runner::Options {
+        seed: common.seed.map_or_else(getrandom::u64, Ok)?,
+        run: format!("{:08x}", getrandom::u32()?),
+        deadline: Duration::from_secs(common.deadline),
+        jobs: common.jobs,
+        strict: common.strict,
+        known,
+    };
+    let cases = selected(cases, common)?;
+    let report = runner::run(&target, &cases, &options, &|case| {
+        if !common.json {
+            println!("{case}");
+        }
+    });
+    write(&report, common)?;
+    Ok(report.conforms)
+}
+
+fn write(report: &Report, common: &Common) -> Result<(), RunError> {
+    if let Some(path) = &common.junit {
+        write_file(path, &junit::document(report))
+            .map_err(|source| RunError::Junit { path: path.clone(), source })?;
+    }
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)
+}
