@@ -1,0 +1,107 @@
+//! What the tests of the suites share: compiled backends, and runs of the binary.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// This package.
+pub fn conformance() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of the build is UTF-8")
+}
+
+/// Compiles a backend in C, or says that the test is skipped.
+pub fn compile(test: &str, source: &str, name: &str) -> Option<PathBuf> {
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    if Command::new(&compiler).arg("--version").output().is_err() {
+        println!("MEMKV-SKIP {test} there is no C compiler");
+        return None;
+    }
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libkv_store_{name}.so"));
+    let output = Command::new(&compiler)
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-pthread"])
+        .arg("-fvisibility=hidden")
+        .arg("-I")
+        .arg(conformance().join("include"))
+        .arg(conformance().join(source))
+        .arg("-o")
+        .arg(&library)
+        .output()
+        .expect("the compiler runs");
+    assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(library)
+}
+
+/// The ABI suite on a directory of its own.
+pub struct Suite {
+    library: PathBuf,
+    directory: TempDir,
+    pub mutant: Option<String>,
+}
+
+/// What a run of the binary came to.
+pub struct Run {
+    pub code: Option<i32>,
+    output: Output,
+    report: Value,
+}
+
+impl Suite {
+    pub fn new(library: &Path) -> Suite {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Suite { library: library.to_owned(), directory, mutant: None }
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        let path = |name: &str| self.directory.path().join(name);
+        let uri = |name: &str| format!("dir://{}", text(&path(name)));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memkv-conformance"));
+        command
+            .arg("abi")
+            .arg(&self.library)
+            .args([uri("a"), "--other-uri".to_owned(), uri("b")])
+            .args(["--restart-command", "rm -rf \"$VOLATILE\"", "--json"])
+            .args(arguments)
+            .env("VOLATILE", path("volatile"))
+            .env_remove("MUTANT");
+        if let Some(mutant) = &self.mutant {
+            command.env("MUTANT", mutant);
+        }
+        Run::of(&mut command)
+    }
+}
+
+impl Run {
+    pub fn of(command: &mut Command) -> Run {
+        let output = command.output().expect("the suite runs");
+        let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        Run { code: output.status.code(), output, report }
+    }
+
+    pub fn report(&self) -> &Value {
+        &self.report
+    }
+
+    /// By case.
+    pub fn verdicts(&self) -> BTreeMap<String, String> {
+        let word = |case: &Value, field: &str| case[field].as_str().unwrap_or_default().to_owned();
+        let cases = self.report["cases"].as_array().into_iter().flatten();
+        cases.map(|case| (word(case, "id"), word(case, "verdict"))).collect()
+    }
+
+    /// What did not pass, for a failed test's message.
+    pub fn told(&self) -> String {
+        let cases = self.report["cases"].as_array().into_iter().flatten();
+        let bad: Vec<String> =
+            cases.filter(|case| case["verdict"] != "passed").map(ToString::to_string).collect();
+        let stderr = String::from_utf8_lossy(&self.output.stderr);
+        format!("exit code {:?}; {}\n{stderr}", self.code, bad.join("\n"))
+    }
+}
