@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use memkv_wire::manifest::{self, ManifestBlob};
+use memkv_wire::{ChunkKind, HashAlgorithm};
 use support::backend::{Backend, Directory};
 use support::run;
 use tempfile::TempDir;
@@ -50,6 +52,38 @@ fn cells_out_of_order_are_sorted() {
     for case in &CASES {
         run(example.command("round-trip", case).args(["--window", case.window]));
     }
+}
+
+/// Two implementations of the manifest format, in two languages, over two Cap'n Proto libraries.
+#[test]
+fn manifests_pass_between_languages() {
+    let Some(example) = example("manifests_pass_between_languages") else { return };
+    for case in &CASES {
+        let directory = Directory::new();
+        let file = directory.manifest_file("one");
+        let world = World::new(&example, case, Box::new(directory));
+        run(&mut world.save("1", "one"));
+        let written = read(&file);
+        let blob = ManifestBlob::decode(&written).expect("the manifest that C++ wrote is valid");
+        assert_describes_session_1(case, &blob);
+        let mut rewritten = Vec::new();
+        manifest::encode(blob.manifest(), &mut rewritten).expect("a valid manifest can be written");
+        assert!(rewritten == written, "Rust writes what C++ wrote in other bytes");
+    }
+}
+
+fn assert_describes_session_1(case: &Case, blob: &ManifestBlob<'_>) {
+    let manifest = blob.manifest();
+    assert_eq!(manifest.engine, "llama.cpp");
+    assert_eq!(manifest.hash_algorithm, HashAlgorithm::Xxh3x64);
+    assert_eq!(manifest.window_tokens.to_string(), case.window);
+    assert_eq!(manifest.tokens.len().to_string(), TOKENS);
+    assert_eq!(blob.chunks().len() as u64, case.chunks);
+    let values = blob.chunks().filter(|(_, chunk)| chunk.kind == ChunkKind::Values).count();
+    assert_eq!(values, if case.flash_attention { 0 } else { 4 });
+    let first = blob.chunks().next().expect("there are chunks").1;
+    assert_eq!((first.layer, first.token_start), (0, 0));
+    assert_eq!(first.token_count.to_string(), case.window);
 }
 
 fn for_each_case(test: &str, backend: impl Fn() -> Box<dyn Backend>) {

@@ -122,7 +122,8 @@ Bytes encode_manifest(const SessionManifest &manifest) {
 SessionManifest decode_manifest(const Bytes &blob) {
     require(blob.size() >= HEADER_BYTES, "the manifest is truncated");
     require(get<uint64_t>(&blob[0]) == ::MANIFEST_MAGIC, "not a manifest of this format");
-    require(get<uint16_t>(&blob[8]) <= ::MANIFEST_FORMAT_VERSION, "the manifest is of a newer version");
+    require(get<uint16_t>(&blob[8]) == ::MANIFEST_FORMAT_VERSION, "the manifest is of another version");
+    require(get<uint16_t>(&blob[10]) == 0, "the manifest's reserved bytes are not 0");
     const size_t words = get<uint32_t>(&blob[12]);
     require(blob.size() - HEADER_BYTES == words * sizeof(capnp::word), "the manifest has the wrong length");
     const uint8_t *body = blob.data() + HEADER_BYTES;

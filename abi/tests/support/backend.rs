@@ -34,6 +34,12 @@ impl Directory {
             store: TempDir::new().expect("a temporary directory"),
         }
     }
+
+    /// Where the backend keeps the manifest of this name: in a file named by its bytes in hex.
+    pub fn manifest_file(&self, name: &str) -> PathBuf {
+        let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.store.path().join("store/manifests").join(hex)
+    }
 }
 
 impl Backend for Directory {
