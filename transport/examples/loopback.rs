@@ -3,8 +3,9 @@
 //!     cargo run --release -p memkv-transport --example loopback [-- --seconds 2]
 //!
 //! For each payload size it sends payloads over loopback TCP one way, in turn: bare (no hashing), bare with the bulk MAC and the checksum
-//! at both ends, and framed (header, control message, MAC, tag, pooled buffers) with the same checksum at both ends. The ratio is
-//! framed to bare with the same hashing. Before that it prints what the hashes alone do in memory.
+//! at both ends, and framed (header, control message, MAC, tag, pooled buffers) with the same checksum at both ends. The ratios are
+//! framed to bare with the same hashing: throughput, and CPU time for the same bytes (Linux), which other work on the machine disturbs less.
+//! Before that it prints what the hashes alone do in memory.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -44,18 +45,68 @@ fn main() {
     );
     for size_bytes in [1024 * 1024, 64 * 1024, 4096] {
         for algorithm in BulkAlgorithm::preference() {
-            let bare = runtime.block_on(bare(size_bytes, None, seconds));
-            let hashed = runtime.block_on(bare_and_framed(size_bytes, algorithm, seconds));
-            match (bare, hashed) {
-                (Ok(bare), Ok((hashed, framed))) => println!(
-                    "  {size_bytes:>9} {:<14} {bare:6.2} {hashed:8.2} {framed:7.2} {:6.2}",
+            match runtime.block_on(compare(size_bytes, algorithm, seconds)) {
+                Ok([bare, hashed, framed]) => println!(
+                    "  {size_bytes:>9} {:<14} {:6.2} {:8.2} {:7.2} {:6.2} {:9.2}",
                     algorithm.name(),
-                    framed / hashed
+                    bare.rate(),
+                    hashed.rate(),
+                    framed.rate(),
+                    framed.rate() / hashed.rate(),
+                    framed.cpu_per_byte() / hashed.cpu_per_byte()
                 ),
-                (Err(error), _) | (_, Err(error)) => eprintln!("{size_bytes}: {error}"),
+                Err(error) => eprintln!("{size_bytes}: {error}"),
             }
         }
     }
+}
+
+/// What was moved, and what it took.
+struct Cost {
+    size_bytes: usize,
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+impl Cost {
+    /// GB/s.
+    fn rate(&self) -> f64 {
+        self.size_bytes as f64 / self.seconds / 1e9
+    }
+
+    fn cpu_per_byte(&self) -> f64 {
+        self.cpu_seconds / self.size_bytes as f64
+    }
+
+    async fn add(&mut self, run: impl Future<Output = Result<usize, Failure>>) -> Result<(), Failure> {
+        let (begun, cpu_begun) = (Instant::now(), cpu_seconds());
+        self.size_bytes += run.await?;
+        self.seconds += begun.elapsed().as_secs_f64();
+        self.cpu_seconds += cpu_seconds() - cpu_begun;
+        Ok(())
+    }
+}
+
+/// User and system time of this process so far, in ticks of 1/100 s; 0 where there is no /proc.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
+
+/// Bare, bare with hashing, and framed: a little of each in turn, so that a noisy neighbour hits all alike.
+async fn compare(size_bytes: usize, algorithm: BulkAlgorithm, seconds: f64) -> Result<[Cost; 3], Failure> {
+    const TURNS: usize = 6;
+    let [mut plain, mut hashed, mut frames] =
+        [const { Cost { size_bytes: 0, seconds: 0.0, cpu_seconds: 0.0 } }; 3];
+    for _ in 0..TURNS {
+        let seconds = seconds / TURNS as f64;
+        plain.add(bare(size_bytes, None, seconds)).await?;
+        hashed.add(bare(size_bytes, Some(algorithm), seconds)).await?;
+        frames.add(framed(size_bytes, algorithm, seconds)).await?;
+    }
+    Ok([plain, hashed, frames])
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -92,20 +143,6 @@ fn payloads(size_bytes: usize) -> Result<Vec<Buf>, Failure> {
         .collect()
 }
 
-/// The same hashing, measured in turn, half the time each and twice, so that a noisy neighbour hits both.
-async fn bare_and_framed(
-    size_bytes: usize,
-    algorithm: BulkAlgorithm,
-    seconds: f64,
-) -> Result<(f64, f64), Failure> {
-    let (mut hashed, mut framed_rate) = (0.0, 0.0);
-    for _ in 0..4 {
-        hashed += bare(size_bytes, Some(algorithm), seconds / 4.0).await? / 4.0;
-        framed_rate += framed(size_bytes, algorithm, seconds / 4.0).await? / 4.0;
-    }
-    Ok((hashed, framed_rate))
-}
-
 async fn listener() -> Result<(TcpListener, SocketAddr), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -115,7 +152,7 @@ async fn listener() -> Result<(TcpListener, SocketAddr), Failure> {
 // ---------------------------------------------------------------- the yardstick
 
 /// Sockets alone: payload and, with hashing, a tag and a checksum behind it.
-async fn bare(size_bytes: usize, algorithm: Option<BulkAlgorithm>, seconds: f64) -> Result<f64, Failure> {
+async fn bare(size_bytes: usize, algorithm: Option<BulkAlgorithm>, seconds: f64) -> Result<usize, Failure> {
     let (listener, address) = listener().await?;
     let sending = tokio::spawn(bare_send(address, size_bytes, algorithm, seconds));
     let (mut socket, _) = listener.accept().await?;
@@ -123,7 +160,6 @@ async fn bare(size_bytes: usize, algorithm: Option<BulkAlgorithm>, seconds: f64)
     let key = algorithm.map(bulk_key);
     let trailer_size_bytes = if key.is_some() { 48 } else { 0 };
     let mut memory = vec![0; size_bytes + trailer_size_bytes];
-    let begun = Instant::now();
     let mut received = 0usize;
     'connection: loop {
         let mut hasher = key.as_ref().map(BulkKey::begin);
@@ -147,9 +183,8 @@ async fn bare(size_bytes: usize, algorithm: Option<BulkAlgorithm>, seconds: f64)
         }
         received += size_bytes;
     }
-    let rate = received as f64 / begun.elapsed().as_secs_f64() / 1e9;
     sending.await??;
-    Ok(rate)
+    Ok(received)
 }
 
 async fn bare_send(
@@ -189,7 +224,7 @@ async fn bare_send(
 
 // ---------------------------------------------------------------- frames
 
-async fn framed(size_bytes: usize, algorithm: BulkAlgorithm, seconds: f64) -> Result<f64, Failure> {
+async fn framed(size_bytes: usize, algorithm: BulkAlgorithm, seconds: f64) -> Result<usize, Failure> {
     let (listener, address) = listener().await?;
     let sending = tokio::spawn(framed_send(address, size_bytes, algorithm, seconds));
     let (socket, _) = listener.accept().await?;
@@ -204,7 +239,6 @@ async fn framed(size_bytes: usize, algorithm: BulkAlgorithm, seconds: f64) -> Re
     let ring = KeyRing::from(Key::from_bytes([7; 32]));
     let pool = BufPool::new(POOL_SIZE_BYTES);
     let (mut reader, _writer, _) = tcp::accept(socket, &ring, &terms, &SetupGate::default(), pool).await?;
-    let begun = Instant::now();
     let mut received = 0usize;
     while let Some(frame) = reader.next().await? {
         let message = memkv_wire::Message::new(frame.control)?;
@@ -218,9 +252,8 @@ async fn framed(size_bytes: usize, algorithm: BulkAlgorithm, seconds: f64) -> Re
         }
         received += payload.len();
     }
-    let rate = received as f64 / begun.elapsed().as_secs_f64() / 1e9;
     sending.await??;
-    Ok(rate)
+    Ok(received)
 }
 
 async fn framed_send(
