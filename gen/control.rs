@@ -62,6 +62,11 @@ impl ControlBuf {
         ControlBuf { words }
     }
 
+    /// The memory it holds.
+    pub fn capacity_size_bytes(&self) -> usize {
+        self.words.capacity() * WORD
+    }
+
     /// The encoded message; empty before the first one.
     pub fn control(&self) -> &[u8] {
         self.words.as_bytes().get(FRAME_HEADER_SIZE_BYTES..).unwrap_or_default()
