@@ -27,7 +27,7 @@ pub const READ_AHEAD_SIZE_BYTES: usize = 16 * 1024;
 const DIRECT_SIZE_BYTES_MIN: usize = 4096;
 /// After a payload of at least this size, the next one is expected to be alike.
 const LARGE_PAYLOAD_SIZE_BYTES: usize = 16 * 1024;
-/// What a control message's memory shrinks back to.
+/// The memory for control messages that an idle connection keeps at most.
 const CONTROL_RETAINED_SIZE_BYTES: usize = 16 * 1024;
 
 const WORD: usize = size_of::<u64>();
@@ -317,6 +317,10 @@ impl Receiver {
 
     fn begin(&mut self) -> Result<(Stage, Option<Step>), FrameError> {
         let Some(header) = Header::read(self.ahead.bytes()) else {
+            // Whatever was in the last message is done with: a rare long one leaves no memory behind.
+            if self.control.len() > CONTROL_RETAINED_SIZE_BYTES / WORD {
+                self.control = Vec::new();
+            }
             return Ok((Stage::Head, Some(Step::NeedBytes)));
         };
         self.ahead.consume(HEADER_SIZE_BYTES);
@@ -374,13 +378,8 @@ impl Receiver {
         Stage::Filling { header, payload, filled: 0 }
     }
 
-    /// Makes room for a control message whose length was checked. A rare long one leaves no memory behind.
+    /// Makes room for a control message whose length was checked.
     fn reserve_control(&mut self, size_bytes: usize) {
-        if self.control.len() > CONTROL_RETAINED_SIZE_BYTES / WORD
-            && size_bytes <= CONTROL_RETAINED_SIZE_BYTES
-        {
-            self.control = Vec::new();
-        }
         let words = size_bytes.div_ceil(WORD);
         if self.control.len() < words {
             self.control.resize(words, 0);

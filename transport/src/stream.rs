@@ -26,17 +26,17 @@ use crate::session::{
 };
 
 /// Frames a writer queues before it is full.
-pub const QUEUE_FRAMES_MAX: usize = 1024;
+pub const QUEUE_FRAMES_MAX: usize = 512;
 /// Payload and control bytes a writer queues before it is full. One more frame may exceed it.
 pub const QUEUE_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The slices of one write.
 const SLICES_MAX: usize = 64;
 /// Frames are sealed just before they are written, so that their bytes are still in cache: at most about so many bytes ahead.
 const SEALED_SIZE_BYTES_MAX: usize = 256 * 1024;
-/// Empty messages kept for reuse.
-const SPARE_FRAMES_MAX: usize = 64;
-/// A spare message keeps no control buffer larger than this.
-const SPARE_CONTROL_SIZE_BYTES_MAX: usize = 16 * 1024;
+/// The memory of empty frames kept for reuse.
+const SPARE_SIZE_BYTES_MAX: usize = 24 * 1024;
+/// The places of the queue that an idle connection keeps.
+const QUEUE_FRAMES_RETAINED: usize = 64;
 
 const _: () = assert!(SLICES_MAX <= 1024, "IOV_MAX");
 
@@ -96,6 +96,13 @@ impl Outgoing {
     fn size_bytes(&self) -> usize {
         self.control.frame().len() + self.payload.iter().map(|part| part.len()).sum::<usize>()
     }
+
+    /// The memory an empty frame holds.
+    fn capacity_size_bytes(&self) -> usize {
+        size_of::<Outgoing>()
+            + self.control.capacity_size_bytes()
+            + self.payload.capacity() * size_of::<Buf>()
+    }
 }
 
 /// Why a frame was not queued.
@@ -129,6 +136,7 @@ pub struct Writer<W> {
     written_size_bytes: usize,
     queued_size_bytes: usize,
     spare: Vec<Outgoing>,
+    spare_size_bytes: usize,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
@@ -142,12 +150,15 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             written_size_bytes: 0,
             queued_size_bytes: 0,
             spare: Vec::new(),
+            spare_size_bytes: 0,
         }
     }
 
     /// An empty frame to fill and [`Writer::push`].
     pub fn blank(&mut self) -> Outgoing {
-        self.spare.pop().unwrap_or_default()
+        let Some(frame) = self.spare.pop() else { return Outgoing::default() };
+        self.spare_size_bytes -= frame.capacity_size_bytes();
+        frame
     }
 
     /// Queues a frame. Nothing is written before [`Writer::flush`]; frames queued together are written together.
@@ -181,6 +192,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         while !self.queue.is_empty() {
             self.write_some().await?;
         }
+        // A burst leaves no memory behind.
+        self.queue.shrink_to(QUEUE_FRAMES_RETAINED);
         Ok(self.io.flush().await?)
     }
 
@@ -241,8 +254,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             self.sealed_size_bytes -= size_bytes;
             self.sealed_frames -= 1;
             frame.payload.clear();
-            let small = frame.control.frame().len() <= SPARE_CONTROL_SIZE_BYTES_MAX;
-            if small && self.spare.len() < SPARE_FRAMES_MAX {
+            if self.spare_size_bytes + frame.capacity_size_bytes() <= SPARE_SIZE_BYTES_MAX {
+                self.spare_size_bytes += frame.capacity_size_bytes();
                 self.spare.push(frame);
             }
         }
