@@ -229,8 +229,12 @@ impl BulkAlgorithm {
     }
 }
 
-/// Whether this processor has AES instructions.
+/// Whether AEGIS runs on AES instructions here. The C implementation looks at the processor when it runs, the one in Rust only at what it
+/// was compiled for.
 fn aes_instructions() -> bool {
+    if cfg!(feature = "aegis-pure-rust") {
+        return cfg!(target_feature = "aes");
+    }
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
