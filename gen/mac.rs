@@ -283,7 +283,7 @@ impl fmt::Debug for BulkKey {
 }
 
 /// A payload's tag in the making, fed while the bytes are still in cache.
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "one per connection and direction, and boxing would allocate per frame"
 )]
