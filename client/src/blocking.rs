@@ -38,12 +38,13 @@ struct Background {
 }
 
 impl Background {
-    fn start() -> Result<Self, Error> {
+    fn start(first: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
         let failed = |error| Error::from(ConnectionError::from(&error));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let run = move || {
+            first();
             // An error says that the sender is gone, which means the same.
             let _ = runtime.block_on(stopped);
             // Not held up by a name that is still being looked up.
@@ -70,7 +71,13 @@ impl Drop for Background {
 impl Client {
     /// See [`crate::Client::connect`].
     pub fn connect(config: Config) -> Result<Self, Error> {
-        let background = Arc::new(Background::start()?);
+        Self::connect_with(config, || ())
+    }
+
+    /// As [`Client::connect`]; the background thread calls `first` before anything else. A library inside somebody
+    /// else's process sets its signal mask there.
+    pub fn connect_with(config: Config, first: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
+        let background = Arc::new(Background::start(first)?);
         let client = background.runtime.block_on(crate::Client::connect(config))?;
         Ok(Self { client, background })
     }

@@ -60,7 +60,7 @@ impl World {
     fn write(&mut self, key: &[u8], size_bytes: usize) -> CallId {
         let parts = [buf(&vec![7; size_bytes])];
         let mut message = self.core.message();
-        batch_write(&mut message, b"ns", &[PutItem { key, parts: &parts }]).expect("a batch");
+        batch_write(&mut message, b"ns", &[PutItem::new(key, &parts)]).expect("a batch");
         let id = self.core.submit(self.now_ms, message, OPTIONS);
         self.commands();
         id

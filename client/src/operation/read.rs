@@ -417,3 +417,9 @@ impl Sink for Slices<'_, '_> {
         self.buffers[item][start..start + bytes.len()].copy_from_slice(&bytes);
     }
 }
+
+impl From<Buf> for Value {
+    fn from(bytes: Buf) -> Self {
+        Self { parts: Parts::One(0, bytes) }
+    }
+}

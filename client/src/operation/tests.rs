@@ -93,7 +93,7 @@ proptest! {
             let parts = parts(&bytes, cuts);
             (bytes, parts)
         }).collect();
-        let items: Vec<_> = keys.iter().zip(&values).map(|(key, (_, parts))| PutItem { key, parts }).collect();
+        let items: Vec<_> = keys.iter().zip(&values).map(|(key, (_, parts))| PutItem::new(key, parts)).collect();
         prop_assert!(write_all(&mut server, &items).iter().all(Result::is_ok));
         for (key, (bytes, _)) in keys.iter().zip(&values) {
             prop_assert!(server.values[key] == *bytes);
@@ -157,7 +157,7 @@ proptest! {
         }).collect();
         let all: Vec<&[u8]> = keys_owned.iter().map(Vec::as_slice).collect();
         let part = [buf(b"x")];
-        let items: Vec<_> = all.iter().map(|key| PutItem { key, parts: &part }).collect();
+        let items: Vec<_> = all.iter().map(|key| PutItem::new(key, &part)).collect();
         let mut server = FakeServer::new();
         prop_assert!(write_all(&mut server, &items).iter().all(Result::is_ok));
         prop_assert_eq!(server.values.len(), count);
@@ -342,7 +342,7 @@ fn misuse_is_named_before_anything_is_sent() {
         build(&mut Message::empty()).expect_err("refused")
     };
     let misuse = |misuse: ApiMisuse| Error::Misuse(misuse);
-    let put = |key: &[u8], parts: &[Buf]| refused(&|m| batch_write(m, b"", &[PutItem { key, parts }]));
+    let put = |key: &[u8], parts: &[Buf]| refused(&|m| batch_write(m, b"", &[PutItem::new(key, parts)]));
     assert_eq!(put(b"", &part), misuse(ApiMisuse::KeySize { size_bytes: 0, max: 512 }));
     assert_eq!(put(&long, &part), misuse(ApiMisuse::KeySize { size_bytes: 513, max: 512 }));
     assert_eq!(put(b"k", &[]), misuse(ApiMisuse::ValueSize { size_bytes: 0, max: 1 << 30 }));

@@ -21,12 +21,32 @@ pub struct PutItem<'a> {
     pub key: &'a [u8],
     /// Its bytes.
     pub parts: &'a [Buf],
+    /// The checksums of its blocks, or none of them if they are to be made here.
+    blocks: &'a [checksum::Checksum],
 }
 
-impl PutItem<'_> {
+impl<'a> PutItem<'a> {
+    /// A value whose checksums are made when it is sent.
+    pub fn new(key: &'a [u8], parts: &'a [Buf]) -> Self {
+        Self { key, parts, blocks: &[] }
+    }
+
+    /// A value whose checksums were made before, of each 1 MiB of it, so that they cover what happened to the bytes since.
+    /// The server holds them against what it receives.
+    pub fn with_checksums(key: &'a [u8], parts: &'a [Buf], blocks: &'a [checksum::Checksum]) -> Self {
+        Self { key, parts, blocks }
+    }
+
     /// The length of the value.
     pub fn size_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    fn cut(&self) -> impl Iterator<Item = Block<'a>> + use<'a> {
+        let known = self.blocks;
+        let with_checksum =
+            move |(place, block): (usize, Block<'a>)| Block { known: known.get(place), ..block };
+        Blocks::of(self.parts).enumerate().map(with_checksum)
     }
 
     pub(crate) fn check(&self) -> Result<(), ApiMisuse> {
@@ -48,7 +68,7 @@ pub fn batch_write(message: &mut Message, namespace: &[u8], items: &[PutItem<'_>
         item.check()?;
         let listing = ITEM_SIZE_BYTES + data_size_bytes(item.key.len());
         let mut listed = false;
-        for block in Blocks::of(item.parts) {
+        for block in item.cut() {
             let more = PIECE_SIZE_BYTES + if listed { 0 } else { listing };
             if !frame.has_room(more, block.size_bytes()) {
                 frame.push(message, namespace)?;
@@ -120,12 +140,12 @@ pub fn write(
     parts: &[Buf],
 ) -> Result<(), Error> {
     let (allocation, offset, length) = match place {
-        WritePlace::Whole => (0, 0, PutItem { key, parts }.size_bytes()),
+        WritePlace::Whole => (0, 0, PutItem::new(key, parts).size_bytes()),
         WritePlace::At { allocation, offset, length } => (allocation, offset, length),
     };
     check_key(key)?;
     check_value(length)?;
-    let size_bytes = PutItem { key, parts }.size_bytes();
+    let size_bytes = PutItem::new(key, parts).size_bytes();
     let end = offset.checked_add(size_bytes).filter(|&end| end <= length);
     let whole_blocks = end.is_some_and(|end| end == length || end.is_multiple_of(BLOCK_SIZE_BYTES));
     if size_bytes == 0 || !offset.is_multiple_of(BLOCK_SIZE_BYTES) || !whole_blocks {
@@ -199,6 +219,7 @@ struct Block<'a> {
     start: usize,
     size_bytes: usize,
     offset: u64,
+    known: Option<&'a checksum::Checksum>,
 }
 
 impl<'a> Blocks<'a> {
@@ -225,7 +246,7 @@ impl<'a> Iterator for Blocks<'a> {
         }
         let offset = self.offset;
         self.offset += size_bytes as u64;
-        (size_bytes > 0).then_some(Block { parts, start, size_bytes, offset })
+        (size_bytes > 0).then_some(Block { parts, start, size_bytes, offset, known: None })
     }
 }
 
@@ -259,6 +280,9 @@ impl<'a> Block<'a> {
     }
 
     fn checksum(self) -> checksum::Checksum {
+        if let Some(known) = self.known {
+            return *known;
+        }
         let mut ranges = self.ranges();
         match (ranges.next(), ranges.next()) {
             (Some((part, range)), None) => checksum::block(&part[range]),

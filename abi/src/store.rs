@@ -1,0 +1,370 @@
+//! What an open handle does, in safe Rust.
+//!
+//! Puts are buffered. A manifest in MemKV's own format references exactly the chunks it lists: one `PutManifest` asks and
+//! publishes at once, and only what the server says is missing is written before it is tried again. An empty
+//! manifest is a flush; any other one references nothing. Whoever can read a manifest can read every chunk put before it
+//! through the same handle: so chunks that it does not list are written before it is published.
+//!
+//! No lock is held while the server is waited for, but `flushing`, which only those wait for who flush too.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use memkv_client::blocking::Client;
+use memkv_client::{Buf, BufMut, Config, Error, Published, PutItem, Reference, key_from_env};
+use memkv_wire::limits::{BATCH_ITEMS_MAX, PUT_MANIFEST_RETRIES_MAX, VALUE_SIZE_BYTES_MAX};
+use memkv_wire::manifest::{ManifestBlob, is_manifest};
+use memkv_wire::{Status, checksum};
+
+use crate::buffer::{BUFFER_SIZE_BYTES_MAX, Hash, PutBuffer, Ready};
+use crate::cbuf::Malloced;
+use crate::code::Failure;
+use crate::log::{self, Level};
+use crate::prefetch::Prefetched;
+
+/// A chunk's limit: that of a value.
+pub(crate) const CHUNK_SIZE_BYTES_MAX: usize = VALUE_SIZE_BYTES_MAX as usize;
+/// More hashes than any session has chunks are a mistake.
+pub(crate) const PREFETCH_CHUNKS_MAX: usize = 1 << 20;
+/// How long `close` may take to write what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take, unless [`TIMEOUT_VARIABLE`] says otherwise.
+const TIMEOUT_MS: u64 = 10_000;
+const TIMEOUT_VARIABLE: &str = "MEMKV_TIMEOUT_MS";
+/// A flush of at least so many bytes asks first what is stored already.
+const ASK_SIZE_BYTES_MIN: usize = 256 << 10;
+/// Hashes that are prefetched with one request.
+const PREFETCH_GROUP: usize = 512;
+/// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
+const RECEIVE_SIZE_BYTES_MAX: usize = 512 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    client: Client,
+    buffer: Mutex<PutBuffer>,
+    /// Held by whoever writes everything that is buffered.
+    flushing: Mutex<()>,
+    prefetched: Mutex<Prefetched>,
+}
+
+impl Store {
+    /// Connects. `first` is what the background thread does first.
+    pub fn open(uri: &str, first: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
+        let mut config = Config::new(uri, key_from_env()?)?;
+        config.timeout_ms = std::env::var(TIMEOUT_VARIABLE)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .filter(|timeout_ms| *timeout_ms > 0)
+            .unwrap_or(TIMEOUT_MS);
+        config.receive_size_bytes_max = RECEIVE_SIZE_BYTES_MAX;
+        config.client_name = concat!("libkv_store_memkv ", env!("CARGO_PKG_VERSION")).to_owned();
+        let client = Client::connect_with(config, first)?;
+        Ok(Self {
+            client,
+            buffer: Mutex::new(PutBuffer::new()),
+            flushing: Mutex::new(()),
+            prefetched: Mutex::new(Prefetched::default()),
+        })
+    }
+
+    /// Writes what is left, for a bounded time.
+    pub fn close(&self) {
+        if lock(&self.buffer).len() == 0 {
+            return;
+        }
+        let client = self.client.with_timeout(CLOSE_TIMEOUT);
+        if let Err(failure) = self.flush(&client) {
+            let left = lock(&self.buffer).len();
+            log::line(
+                Level::Error,
+                format_args!("{left} chunks were not written when the store was closed: {failure}"),
+            );
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ chunks
+
+    pub fn put_chunk(&self, hash: Hash, data: &[u8]) -> Result<(), Failure> {
+        if data.is_empty() {
+            return Err(Failure::Invalid("a chunk has at least one byte"));
+        }
+        if data.len() > BUFFER_SIZE_BYTES_MAX {
+            return self.put_through(&hash, data);
+        }
+        loop {
+            let mut buffer = lock(&self.buffer);
+            if let Some(known) = buffer.known(&hash) {
+                // Chunks never change: the same hash is the same chunk.
+                return if known.size_bytes == data.len() { Ok(()) } else { Err(Failure::Conflict) };
+            }
+            if buffer.has_room(data.len()) {
+                return buffer.put(self.client.pool(), hash, data);
+            }
+            drop(buffer);
+            self.write_early(data.len())?;
+        }
+    }
+
+    /// A chunk that is larger than the buffer.
+    fn put_through(&self, hash: &Hash, data: &[u8]) -> Result<(), Failure> {
+        let parts = self.copied(data)?;
+        match self.client.put(hash.as_bytes(), &parts) {
+            Err(Error::Storage(error)) if error.status == Status::Conflict => Err(Failure::Conflict),
+            result => Ok(result?),
+        }
+    }
+
+    pub fn get_chunk(&self, hash: Hash) -> Result<Malloced, Failure> {
+        if let Some(copy) = lock(&self.buffer).copy(&hash) {
+            return copy;
+        }
+        let prefetched = lock(&self.prefetched).take(&hash);
+        let value = match prefetched {
+            Some(value) => value,
+            None => self.client.get(hash.as_bytes())?.ok_or(Failure::NotFound)?,
+        };
+        let mut copy = Malloced::new(value.size_bytes() as usize)?;
+        value.parts().for_each(|part| copy.push(part));
+        Ok(copy)
+    }
+
+    /// Reads chunks together, for `get_chunk` to find. Chunks that are not stored are no failure here.
+    pub fn prefetch_chunks(&self, hashes: &[u8], hash_size_bytes: usize) -> Result<(), Failure> {
+        let mut wanted = Vec::new();
+        {
+            let (buffer, prefetched) = (lock(&self.buffer), lock(&self.prefetched));
+            let mut seen = HashSet::new();
+            for hash in hashes.chunks_exact(hash_size_bytes) {
+                let hash = Hash::new(hash)?;
+                if !buffer.contains(&hash) && !prefetched.contains(&hash) && seen.insert(hash) {
+                    wanted.push(hash);
+                }
+            }
+        }
+        for group in wanted.chunks(PREFETCH_GROUP) {
+            let keys: Vec<&[u8]> = group.iter().map(Hash::as_bytes).collect();
+            let values = self.client.get_many(&keys)?;
+            let mut prefetched = lock(&self.prefetched);
+            for (hash, value) in group.iter().zip(values) {
+                // What failed is asked for again, alone, when it is wanted.
+                if let Ok(Some(value)) = value {
+                    prefetched.add(*hash, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // --------------------------------------------------------------------------------------- manifests
+
+    pub fn put_manifest(&self, name: &[u8], blob: &[u8]) -> Result<(), Failure> {
+        if is_manifest(blob) {
+            let Ok(manifest) = ManifestBlob::decode(blob) else {
+                return Err(Failure::Invalid(
+                    "a manifest of MemKV's format that is damaged or of a newer version",
+                ));
+            };
+            return self.publish(name, blob, &manifest);
+        }
+        self.flush(&self.client)?;
+        match self.client.put_manifest(name, 0, &[], &self.copied(blob)?)? {
+            Published::Committed { .. } => Ok(()),
+            // No chunk is named, and no generation.
+            Published::Missing { .. } | Published::Conflict { .. } | Published::Stale { .. } => {
+                Err(Failure::Conflict)
+            }
+        }
+    }
+
+    //= MKV-MAN-5
+    //= MKV-PUT-3
+    fn publish(&self, name: &[u8], blob: &[u8], manifest: &ManifestBlob<'_>) -> Result<(), Failure> {
+        let chunks = self.named(manifest)?;
+        self.write_others(&chunks)?;
+        let references: Vec<_> = chunks.iter().map(Named::reference).collect();
+        let body = self.copied(blob)?;
+        for _ in 0..=PUT_MANIFEST_RETRIES_MAX {
+            match self.client.put_manifest(name, 0, &references, &body)? {
+                Published::Committed { .. } => {
+                    let mut buffer = lock(&self.buffer);
+                    chunks.iter().for_each(|chunk| buffer.remove(&chunk.hash));
+                    return Ok(());
+                }
+                Published::Missing { chunks: missing, .. } => {
+                    let missing = missing.iter().map(|&place| chunks[place as usize].hash);
+                    let ready = self.ready(missing).ok_or(Failure::MissingChunk)?;
+                    self.write(&self.client, &ready)?;
+                }
+                Published::Conflict { .. } => return Err(Failure::Conflict),
+                // Generation 0 is never stale.
+                Published::Stale { .. } => return Err(Failure::Conflict),
+            }
+        }
+        Err(Failure::MissingChunk)
+    }
+
+    /// The chunks that a manifest lists, each once, with what the buffer knows of them.
+    fn named(&self, manifest: &ManifestBlob<'_>) -> Result<Vec<Named>, Failure> {
+        let buffer = lock(&self.buffer);
+        let mut seen = HashSet::new();
+        let mut named = Vec::new();
+        for (hash, chunk) in manifest.chunks() {
+            let hash = Hash::new(hash)?;
+            if !seen.insert(hash) {
+                continue;
+            }
+            let known = buffer.known(&hash);
+            if known.is_some_and(|known| known.size_bytes != chunk.length as usize) {
+                return Err(Failure::Conflict);
+            }
+            let checksum = known.map(|known| known.checksum);
+            named.push(Named { hash, size_bytes: u64::from(chunk.length), checksum });
+        }
+        Ok(named)
+    }
+
+    pub fn get_manifest(&self, name: &[u8]) -> Result<Malloced, Failure> {
+        let stored = self.client.get_manifest(name, 0)?.ok_or(Failure::NotFound)?;
+        let mut copy = Malloced::new(stored.body.size_bytes() as usize)?;
+        stored.body.parts().for_each(|part| copy.push(part));
+        Ok(copy)
+    }
+
+    pub fn delete_manifest(&self, name: &[u8]) -> Result<(), Failure> {
+        if self.client.delete_manifest(name, 0)? { Ok(()) } else { Err(Failure::NotFound) }
+    }
+
+    // ----------------------------------------------------------------------------------------- writing
+
+    /// Makes room for one more chunk.
+    fn write_early(&self, size_bytes: usize) -> Result<(), Failure> {
+        let _flushing = lock(&self.flushing);
+        // Whoever held the lock may have made it.
+        if lock(&self.buffer).has_room(size_bytes) {
+            return Ok(());
+        }
+        self.write_all(&self.client)
+    }
+
+    /// Writes what is buffered beside these chunks: other sessions' chunks, or those of an engine that lists only some.
+    fn write_others(&self, listed: &[Named]) -> Result<(), Failure> {
+        let listed: HashSet<Hash> = listed.iter().map(|chunk| chunk.hash).collect();
+        let others = |buffer: &PutBuffer| {
+            let hashes = buffer.hashes().into_iter().filter(|hash| !listed.contains(hash));
+            hashes.collect::<Vec<_>>()
+        };
+        if others(&lock(&self.buffer)).is_empty() {
+            return Ok(());
+        }
+        let _flushing = lock(&self.flushing);
+        let ready = {
+            let mut buffer = lock(&self.buffer);
+            let hashes = others(&buffer);
+            hashes.iter().filter_map(|hash| buffer.ready(hash)).collect()
+        };
+        self.write_unstored(&self.client, ready)
+    }
+
+    /// Everything that was put before is stored.
+    fn flush(&self, client: &Client) -> Result<(), Failure> {
+        let _flushing = lock(&self.flushing);
+        self.write_all(client)
+    }
+
+    fn write_all(&self, client: &Client) -> Result<(), Failure> {
+        let ready = {
+            let mut buffer = lock(&self.buffer);
+            let hashes = buffer.hashes();
+            hashes.iter().filter_map(|hash| buffer.ready(hash)).collect()
+        };
+        self.write_unstored(client, ready)
+    }
+
+    /// Writes what the server does not have.
+    fn write_unstored(&self, client: &Client, mut chunks: Vec<Ready>) -> Result<(), Failure> {
+        let size_bytes: usize = chunks.iter().map(|chunk| chunk.size_bytes).sum();
+        if size_bytes >= ASK_SIZE_BYTES_MIN {
+            let mut stored = Vec::with_capacity(chunks.len());
+            for group in chunks.chunks(BATCH_ITEMS_MAX as usize) {
+                let keys: Vec<&[u8]> = group.iter().map(|chunk| chunk.hash.as_bytes()).collect();
+                stored.extend(client.exists(&keys)?);
+            }
+            let mut stored = stored.into_iter();
+            let mut buffer = lock(&self.buffer);
+            chunks.retain(|chunk| {
+                let there = stored.next() == Some(chunk.size_bytes as u64);
+                if there {
+                    buffer.remove(&chunk.hash);
+                }
+                !there
+            });
+        }
+        self.write(client, &chunks)
+    }
+
+    /// Writes chunks; those that the server acknowledged leave the buffer.
+    fn write(&self, client: &Client, chunks: &[Ready]) -> Result<(), Failure> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let items: Vec<_> = chunks.iter().map(Ready::item).collect();
+        let results = client.put_many(&items)?;
+        let mut failure = Ok(());
+        let mut buffer = lock(&self.buffer);
+        for (chunk, result) in chunks.iter().zip(results) {
+            match result {
+                Ok(()) => buffer.remove(&chunk.hash),
+                Err(Error::Storage(error)) if error.status == Status::Conflict => {
+                    // It can never be stored; kept, it would fail every flush from now on.
+                    buffer.remove(&chunk.hash);
+                    failure = Err(Failure::Conflict);
+                }
+                Err(error) => failure = failure.and(Err(error.into())),
+            }
+        }
+        failure
+    }
+
+    /// These chunks for sending; `None` if one of them is not buffered.
+    fn ready(&self, hashes: impl IntoIterator<Item = Hash>) -> Option<Vec<Ready>> {
+        let mut buffer = lock(&self.buffer);
+        hashes.into_iter().map(|hash| buffer.ready(&hash)).collect()
+    }
+
+    /// A copy of the caller's bytes, which are only good during the call.
+    fn copied(&self, bytes: &[u8]) -> Result<Vec<Buf>, Failure> {
+        let copy = |part: &[u8]| {
+            let size_bytes = part.len();
+            let buffer = self.client.pool().try_take(size_bytes).or_else(|_| BufMut::unpooled(size_bytes));
+            let mut buffer = buffer.map_err(|_| Failure::NoMemory)?;
+            buffer.copy_from_slice(part);
+            Ok(buffer.freeze())
+        };
+        bytes.chunks(checksum::BLOCK_SIZE_BYTES).map(copy).collect()
+    }
+}
+
+impl Ready {
+    fn item(&self) -> PutItem<'_> {
+        PutItem::with_checksums(self.hash.as_bytes(), &self.parts, &self.blocks)
+    }
+}
+
+/// A chunk that a manifest lists.
+struct Named {
+    hash: Hash,
+    size_bytes: u64,
+    checksum: Option<checksum::Checksum>,
+}
+
+impl Named {
+    fn reference(&self) -> Reference<'_> {
+        Reference { key: self.hash.as_bytes(), length: self.size_bytes, checksum: self.checksum.as_ref() }
+    }
+}
+
+/// A panic under one of these locks leaves counters off, not memory wrong: what is there is still used.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
