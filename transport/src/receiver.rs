@@ -253,16 +253,23 @@ impl Receiver {
         }
     }
 
-    /// Says that the stream ended. An error if it ended inside a frame.
-    pub fn close(&mut self) -> Result<(), FrameError> {
-        let received_size_bytes = self.ahead.len()
+    /// The bytes of a frame that is not whole yet; 0 between two frames.
+    pub fn pending_size_bytes(&self) -> usize {
+        self.ahead.len()
             + match &self.stage {
-                Stage::Head | Stage::Ready { .. } => 0,
+                Stage::Head | Stage::Ready { .. } | Stage::Failed(_) => 0,
                 Stage::Control { filled, .. } => HEADER_SIZE_BYTES + filled,
                 Stage::Payload { extent, .. } => HEADER_SIZE_BYTES + extent.control_size_bytes,
                 Stage::Filling { filled, .. } => HEADER_SIZE_BYTES + self.control_size_bytes + filled,
-                Stage::Failed(error) => return Err(*error),
-            };
+            }
+    }
+
+    /// Says that the stream ended. An error if it ended inside a frame.
+    pub fn close(&mut self) -> Result<(), FrameError> {
+        if let Stage::Failed(error) = &self.stage {
+            return Err(*error);
+        }
+        let received_size_bytes = self.pending_size_bytes();
         if received_size_bytes == 0 {
             Ok(())
         } else {

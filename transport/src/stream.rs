@@ -56,6 +56,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Reader { io, receiver, pool }
     }
 
+    /// The bytes of a frame that is not whole yet; 0 between two frames. A peer that stays in one holds memory.
+    pub fn pending_size_bytes(&self) -> usize {
+        self.receiver.pending_size_bytes()
+    }
+
     /// The next frame, or `None` when the peer closed the stream between two frames. Dropping the future loses nothing. While the
     /// buffer pool is exhausted it reads nothing, so that the peer is held back.
     pub async fn next(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
