@@ -192,7 +192,8 @@ enum What {
     Stop,
 }
 
-/// What a handler gets beside the request.
+/// What a handler gets beside the request: whose reply it is. Replies go out in whatever order they are made.
+//= MKV-MSG-2
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     name: Name,
@@ -298,6 +299,14 @@ impl Service {
 
     pub fn store(&self) -> &Store<Buf> {
         &self.store
+    }
+
+    /// Without connections nothing is held: every budget is given back.
+    #[cfg(test)]
+    fn check_idle(&self) {
+        assert_eq!((self.window_bytes_total, self.body_bytes_total), (0, 0));
+        assert_eq!((self.connections.len(), self.reads.len(), self.tickets.len()), (0, 0, 0));
+        assert_eq!(self.store.usage().pins, 0);
     }
 
     /// Requests that have not been answered to their end.

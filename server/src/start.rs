@@ -14,6 +14,7 @@ use std::time::Duration;
 use memkv_transport::session::{ServerTerms, SetupGate};
 use memkv_wire::limits;
 use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -70,8 +71,18 @@ pub fn run(settings: Settings, configured: bool) -> Result<(), StartError> {
         // Settings name a directory whenever they give no key.
         (None, None) => vec![keys::draw()?],
     };
+    raise_open_files_max();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run_async(&settings, keys, directory.as_ref(), configured))
+}
+
+/// Every connection is an open file, and the usual soft limit is far below what the system allows.
+fn raise_open_files_max() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
 }
 
 async fn run_async(

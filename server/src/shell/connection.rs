@@ -16,12 +16,13 @@ use memkv_transport::tcp::{self, Reader, Writer};
 use memkv_wire::mac::KeyRing;
 use memkv_wire::{DecodeError, Message, Request};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Shell;
 use super::link::Link;
 use crate::service::{ConnectionId, Frame, payload};
 
-/// A peer that takes no byte for so long is given up.
+/// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// What every connection of a server shares.
@@ -40,6 +41,8 @@ enum ConnectionError {
     Message(#[from] DecodeError),
     #[error("the peer took no byte of its replies for {} seconds", STALL_MAX.as_secs())]
     Stalled,
+    #[error("the peer did not end a frame within {} seconds", STALL_MAX.as_secs())]
+    FrameStalled,
 }
 
 impl From<PushError> for ConnectionError {
@@ -106,15 +109,24 @@ async fn receive(
     mut reader: Reader,
 ) -> Result<(), ConnectionError> {
     let mut pieces = Vec::new();
+    let mut pending_before = false;
     while link.may_receive().await {
-        let frame = tokio::select! {
+        let next = tokio::select! {
             biased;
             () = link.ended() => return Ok(()),
-            frame = reader.next() => match frame? {
-                Some(frame) => frame,
-                None => return Ok(()),
-            },
+            next = timeout(STALL_MAX, reader.next()) => next,
         };
+        let Ok(next) = next else {
+            // A frame may have begun just now; one that was there the last time has had its time.
+            let pending = reader.pending_size_bytes() > 0;
+            if pending && pending_before {
+                return Err(ConnectionError::FrameStalled);
+            }
+            pending_before = pending;
+            continue;
+        };
+        let Some(frame) = next? else { return Ok(()) };
+        pending_before = false;
         //= MKV-MSG-6
         let message = Message::new(frame.control)?;
         let request = Request::decode(&message)?;
@@ -151,7 +163,7 @@ async fn send(shell: Arc<Shell>, link: Arc<Link>, id: ConnectionId, mut writer: 
         forget(&shell, id, &frame);
     }
     // The peer may be gone already.
-    let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
+    let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
 }
 
 /// Sends these frames and tells the service; frames that were not pushed stay.
@@ -193,7 +205,7 @@ async fn send_frames(
 async fn flush(writer: &mut Writer) -> Result<(), ConnectionError> {
     loop {
         let before = writer.queued_size_bytes();
-        match tokio::time::timeout(STALL_MAX, writer.flush()).await {
+        match timeout(STALL_MAX, writer.flush()).await {
             Ok(flushed) => return Ok(flushed?),
             Err(_) if writer.queued_size_bytes() == before => return Err(ConnectionError::Stalled),
             Err(_) => {}

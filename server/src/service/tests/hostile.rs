@@ -1,5 +1,6 @@
 //! Peers that do what no client would.
 
+use ::arbitrary::Unstructured;
 use memkv_wire::*;
 
 use super::behaviour::{bytes, exists, read, write};
@@ -43,15 +44,16 @@ fn more_requests_than_allowed_end_the_connection() {
 fn a_request_id_in_use_ends_the_connection() {
     let mut world = World::new();
     let connection = world.connect(1);
-    let keys: [&[u8]; 1] = [b"k"];
-    let which = RequestWhich::Delete(Delete { keys: List::from(&keys) });
+    let one = [Piece { length: 3, which: PieceWhich::Inline, ..Default::default() }];
+    let pieces = List::from(&one);
+    let which = RequestWhich::Write(Write { key: b"k", length: 3, pieces, ..Default::default() });
     world.hold = true;
-    world.frame(connection, 1, true, &Request { namespace: b"", which }, &[]);
-    if world.take(connection, 1).is_empty() {
-        world.frame(connection, 1, true, &Request { namespace: b"", which }, &[]);
-        assert_eq!(world.closed, [(connection, CloseReason::RequestIdReused)]);
-    }
+    world.frame(connection, 1, true, &Request { namespace: b"", which }, b"abc");
+    assert!(world.take(connection, 1).is_empty() && world.closed.is_empty());
+    world.frame(connection, 1, true, &Request { namespace: b"", which }, b"abc");
+    assert_eq!(world.closed, [(connection, CloseReason::RequestIdReused)]);
     world.release_held();
+    assert_eq!(world.service.requests_open(), 0);
 }
 
 //= MKV-MSG-3 test
@@ -95,4 +97,167 @@ fn a_stalled_reader_holds_a_window_and_no_more() {
     assert!(frames.last().is_some_and(|frame| frame.last));
     let sent: usize = frames.iter().map(|frame| frame.payload.len()).sum();
     assert_eq!(sent, 12 * 3 * BLOCK);
+}
+
+/// Any sequence of well-formed frames, on several connections, with devices that answer late or badly and peers that come
+/// and go: no panic, bounds are kept, and in the end nothing is left over.
+fn any_frames(seed: u64) {
+    let mut random = Random(seed | 1);
+    let limits = ServiceLimits {
+        requests_max: 8,
+        kept_bytes_max: 64 << 10,
+        writing_bytes_max: 64 << 10,
+        window_bytes_max: 64 << 10,
+        window_bytes_total_max: 128 << 10,
+        unsent_bytes_max: 64 << 10,
+        body_bytes_max: 64 << 10,
+        body_bytes_total_max: 96 << 10,
+    };
+    let mut world = World::with(40 << 20, limits, Config { allocations_max: 32, ..Config::default() });
+    let mut connections = vec![world.connect(1)];
+    let mut control = ControlBuf::new();
+    for _ in 0..120 {
+        world.now_ms += random.below(200);
+        if random.below(20) == 0 || connections.is_empty() {
+            let client = random.below(3) as u8;
+            connections.push(world.connect(client));
+        }
+        let connection = connections[random.below(connections.len() as u64) as usize];
+        if random.below(2) == 0 {
+            likely_frame(&mut world, &mut random, connection);
+            continue;
+        }
+        let bytes: Vec<u8> = (0..random.below(600)).map(|_| random.next() as u8).collect();
+        if memkv_wire::arbitrary::request(&mut Unstructured::new(&bytes), &mut control).is_err() {
+            continue;
+        }
+        let message = control.message().unwrap();
+        let request = Request::decode(&message).unwrap();
+        let payload_bytes = match random.below(3) {
+            0 => 0,
+            1 => fitting(&request),
+            _ => random.below(5000) as usize,
+        };
+        let payload: Vec<u8> = (0..payload_bytes.min(1 << 20)).map(|_| 7).collect();
+        let request_id = random.below(10) as u32;
+        world.decoded(connection, request_id, random.below(3) > 0, &request, &payload);
+        match random.below(12) {
+            0 => world.hold = true,
+            1 => world.release_held(),
+            2 => world.stall = true,
+            3 => world.report_sent(),
+            4 => {
+                world.service.tick(world.now_ms);
+                world.settle();
+            }
+            5 => {
+                world.service.disconnected(world.now_ms, connection);
+                world.settle();
+            }
+            _ => {}
+        }
+        for (closed, _) in std::mem::take(&mut world.closed) {
+            connections.retain(|open| *open != closed);
+        }
+    }
+    for connection in connections {
+        world.service.disconnected(world.now_ms, connection);
+        world.settle();
+    }
+    world.release_held();
+    world.report_sent();
+    assert_eq!(world.service.requests_open(), 0);
+    world.service.check_idle();
+    world.service.stop(world.now_ms);
+    world.settle();
+    assert!(world.stopped);
+}
+
+/// A frame that mostly does what it should, on a few keys, so that requests meet each other.
+fn likely_frame(world: &mut World, random: &mut Random, connection: ConnectionId) {
+    const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+    let key = KEYS[random.below(4) as usize];
+    let length = [1, 3000, 70_000, BLOCK + 9][random.below(4) as usize];
+    let value = vec![length as u8; length];
+    let parts: Vec<&[u8]> = value.chunks(BLOCK).collect();
+    let part = random.below(parts.len() as u64) as usize;
+    let one = [Piece {
+        offset: (part * BLOCK) as u64,
+        length: parts[part].len() as u32,
+        which: PieceWhich::Inline,
+        ..Default::default()
+    }];
+    let items = [WriteItem { key, length: length as u64, checksum: None }];
+    let wanted = KEYS.map(|key| ReadItem { key, length: random.below(5000), ..Default::default() });
+    let chunks = [ChunkReference { key, length: length as u64, checksum: None }];
+    let sum = crate::store::Checksum::of_value(&value[..3.min(length)]).0;
+    let (which, payload): (RequestWhich<'_>, &[u8]) = match random.below(9) {
+        0 | 1 => {
+            let pieces = List::from(&one);
+            let write = Write { key, length: length as u64, pieces, ..Default::default() };
+            (RequestWhich::Write(write), parts[part])
+        }
+        2 => {
+            let batch = BatchWrite { items: List::from(&items), pieces: List::from(&one) };
+            (RequestWhich::BatchWrite(batch), parts[part])
+        }
+        3 => (RequestWhich::Read(Read { key, ..Default::default() }), &[]),
+        4 => (RequestWhich::BatchRead(BatchRead { items: List::from(&wanted) }), &[]),
+        5 => {
+            let put = PutManifest {
+                name: key,
+                generation: 0,
+                role: ManifestRole::Both,
+                length: 3.min(length) as u64,
+                checksum: &sum,
+                chunks: List::from(&chunks),
+            };
+            (RequestWhich::PutManifest(put), &value[..3.min(length)])
+        }
+        6 => (RequestWhich::GetManifest(GetManifest { name: key, lease_ms: 10 }), &[]),
+        7 => (RequestWhich::DeleteManifest(DeleteManifest { name: key, generation: 0 }), &[]),
+        _ => (RequestWhich::Delete(Delete { keys: List::from(&KEYS) }), &[]),
+    };
+    let request = Request { namespace: b"", which };
+    let last = random.below(4) > 0;
+    world.frame(connection, random.below(10) as u32, last, &request, payload);
+}
+
+/// What the request's inline pieces add up to.
+fn fitting(request: &Request<'_>) -> usize {
+    let inline = |piece: Piece<'_>| match piece.which {
+        PieceWhich::Inline => piece.length as usize,
+        PieceWhich::Region(_) | PieceWhich::Unknown(_) => 0,
+    };
+    match request.which {
+        RequestWhich::Write(write) => write.pieces.iter().map(inline).sum(),
+        RequestWhich::BatchWrite(batch) => batch.pieces.iter().map(inline).sum(),
+        RequestWhich::PutManifest(put) => put.length as usize,
+        _ => 0,
+    }
+}
+
+/// Xorshift: a seed makes a run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 11
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 64, ..Default::default() })]
+
+    #[test]
+    fn any_sequence_of_frames_leaves_nothing_over(seed: u64) {
+        any_frames(seed);
+    }
 }
