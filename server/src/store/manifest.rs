@@ -376,9 +376,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let lost = op.failed.is_some();
         let job = op.job.take();
         let current = self.manifests.names.get(&(namespace, name, refs)).copied();
-        let stored = current.and_then(|entry| self.manifests.meta(entry)).map_or(0, |meta| meta.generation);
+        let published = current.and_then(|entry| self.manifests.meta(entry));
+        let stored = published.map_or(0, |meta| meta.generation);
         let superseded = stored >= generation;
-        if superseded && !lost && chosen {
+        // Two attempts of one put may be under way at once: the later one finds its like published.
+        let repeated = published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
+        if superseded && !lost && (chosen || repeated) {
             // One that chose no generation is as good as published and replaced at once.
             let ticket = op.ticket;
             self.withdraw_manifest(id, job);
