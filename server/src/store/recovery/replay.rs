@@ -267,16 +267,36 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
 
     /// Decides among the records kept aside: first values, then the manifests that name them.
     fn decide(&mut self) {
-        let mut groups: HashMap<Digest, Vec<Aside>> = HashMap::new();
+        let mut groups: BTreeMap<Digest, Vec<Aside>> = BTreeMap::new();
         for record in std::mem::take(&mut self.aside).into_values().flatten() {
             groups.entry(record.listed.digest).or_default().push(record);
         }
+        let mut contested: Vec<(Digest, Place)> =
+            groups.values().flatten().map(|record| (record.listed.digest, record.place)).collect();
+        let present = groups.keys().filter_map(|digest| Some((*digest, self.store.catalog.find(digest)?)));
+        contested.extend(present.map(|(digest, id)| (digest, self.store.catalog.view(id).place)));
         let (manifests, values): (Vec<_>, Vec<_>) =
             groups.into_values().partition(|group| group[0].listed.kind == Kind::Manifest as u8);
         values.into_iter().for_each(|group| self.decide_value(group));
         for batch in manifests.chunks(BATCH) {
             self.decide_manifests(batch);
         }
+        contested.into_iter().for_each(|(digest, place)| self.bury_if_lost(&digest, place));
+    }
+
+    /// A record that was not taken up is dead for good, and the journal says so: otherwise it would come back
+    /// when the one that was taken up is deleted and only that delete is on the devices.
+    fn bury_if_lost(&mut self, digest: &Digest, place: Place) {
+        let store = &mut *self.store;
+        let entry = store.catalog.find(digest);
+        if entry.is_some_and(|id| store.catalog.places(id).contains(&place)) {
+            return;
+        }
+        let (device, local) = store.locate(place.extent);
+        let target = &mut store.devices[device];
+        let seq = target.extents[local as usize].seq;
+        let removed = Entry::Removed { digest: *digest, extent: local, offset: place.offset, seq };
+        target.journal.append(&removed);
     }
 
     fn decide_value(&mut self, group: Vec<Aside>) {
