@@ -43,7 +43,10 @@ struct Wire {
 
 enum State {
     Connecting(Box<AwaitReply>),
-    Open { sealer: Box<Sealer>, receiver: Box<Receiver> },
+    Open {
+        sealer: Box<Sealer>,
+        receiver: Box<Receiver>,
+    },
     /// Only while a step consumes the former state.
     Moving,
 }

@@ -13,8 +13,9 @@ pub type Name = u8;
 #[derive(Debug, Default)]
 pub struct Model {
     names: BTreeMap<Name, Possible>,
-    /// Written and acknowledged, and nothing happened since that may remove them.
-    chunks: BTreeSet<ChunkId>,
+    /// Written and acknowledged, and nothing happened since that may remove them; by the number of the acknowledgement.
+    chunks: BTreeMap<ChunkId, u64>,
+    acknowledgements: u64,
 }
 
 /// The states that a name may be in. `None` is absent.
@@ -80,7 +81,8 @@ impl Model {
     }
 
     pub fn chunk_acknowledged(&mut self, chunk: ChunkId) {
-        self.chunks.insert(chunk);
+        self.acknowledgements += 1;
+        self.chunks.entry(chunk).or_insert(self.acknowledgements);
     }
 
     pub fn chunk_may_be_gone(&mut self, chunk: ChunkId) {
@@ -91,7 +93,13 @@ impl Model {
         self.chunks.clear();
     }
 
-    pub fn must_be_there(&self, chunk: ChunkId) -> bool {
-        self.chunks.contains(&chunk)
+    /// The chunks that must be there now. A read that begins now finds each of them, if it is in this list, with the
+    /// same number, when the read ends.
+    pub fn must_be_there(&self) -> BTreeMap<ChunkId, u64> {
+        self.chunks.clone()
+    }
+
+    pub fn must_have_been_there(&self, since: &BTreeMap<ChunkId, u64>, chunk: ChunkId) -> bool {
+        self.chunks.get(&chunk).is_some_and(|number| since.get(&chunk) == Some(number))
     }
 }

@@ -3,12 +3,12 @@
 //! An [`Operation`] is given the frames of its calls and says what comes next. It checks all bytes it gets; what it
 //! learns goes into the [`Model`].
 
+use std::collections::BTreeMap;
+
 use memkv_client::core::{Core, Message, Progress, Reply};
 use memkv_client::error::{Error, PeerMisbehaved};
 use memkv_client::operation::keys::{KeysOperation, KeysReplies, keys};
-use memkv_client::operation::manifest::{
-    GetManifestReplies, PutManifestReplies, get_manifest, put_manifest,
-};
+use memkv_client::operation::manifest::{GetManifestReplies, PutManifestReplies, get_manifest, put_manifest};
 use memkv_client::operation::read::{Collected, ReadReplies, ReadStatus, batch_read};
 use memkv_client::operation::single::{reply, single};
 use memkv_client::operation::write::{BatchWriteReplies, WritePlace, batch_write, write};
@@ -25,17 +25,35 @@ const NAMESPACE: &[u8] = b"world";
 #[derive(Clone, Debug)]
 pub enum Plan {
     /// Ask first, write what is missing, publish.
-    Save { name: Name, version: Version, chunks: Vec<ChunkId> },
+    Save {
+        name: Name,
+        version: Version,
+        chunks: Vec<ChunkId>,
+    },
     /// The manifest, then all its chunks.
-    Restore { name: Name },
-    Write { chunks: Vec<ChunkId> },
-    Read { chunks: Vec<ChunkId> },
-    Exists { chunks: Vec<ChunkId> },
-    Delete { chunks: Vec<ChunkId> },
-    DeleteManifest { name: Name },
+    Restore {
+        name: Name,
+    },
+    Write {
+        chunks: Vec<ChunkId>,
+    },
+    Read {
+        chunks: Vec<ChunkId>,
+    },
+    Exists {
+        chunks: Vec<ChunkId>,
+    },
+    Delete {
+        chunks: Vec<ChunkId>,
+    },
+    DeleteManifest {
+        name: Name,
+    },
     List,
     /// Allocate, Write at offsets, Commit.
-    Piecewise { chunk: ChunkId },
+    Piecewise {
+        chunk: ChunkId,
+    },
 }
 
 impl Plan {
@@ -90,6 +108,8 @@ pub struct Operation {
     pub plan: Plan,
     stage: Stage,
     attempts: u32,
+    /// The chunks that had to be there when it began.
+    there: BTreeMap<ChunkId, u64>,
 }
 
 /// What comes of progress.
@@ -108,10 +128,10 @@ pub type Violation = String;
 
 impl Operation {
     /// The operation and its first message.
-    pub fn begin(plan: Plan, core: &mut Core, chunks: &mut Chunks) -> (Operation, Message) {
+    pub fn begin(plan: Plan, core: &mut Core, chunks: &mut Chunks, model: &Model) -> (Operation, Message) {
         let mut message = core.message();
         let stage = first(&plan, &mut message, chunks);
-        (Operation { plan, stage, attempts: 0 }, message)
+        (Operation { plan, stage, attempts: 0, there: model.must_be_there() }, message)
     }
 
     /// Takes what happened to the call.
@@ -139,7 +159,9 @@ impl Operation {
                 self.unknown(judge.model);
                 match error {
                     // A link that damages bytes ends in one of these, and so does a crash.
-                    Error::Timeout { .. } | Error::Connection(_) | Error::Closed | Error::Peer(_) => Ok(Next::Over),
+                    Error::Timeout { .. } | Error::Connection(_) | Error::Closed | Error::Peer(_) => {
+                        Ok(Next::Over)
+                    }
                     Error::Misuse(_) | Error::Storage(_) => Err(format!("a call failed with {error}")),
                 }
             }
@@ -187,7 +209,9 @@ impl Operation {
         let stage = std::mem::replace(&mut self.stage, Stage::Single(None, Single::List));
         match stage {
             Stage::Publish(replies) => self.published(replies.finish(), core, judge),
-            Stage::WriteMissing(replies, chunks) => self.missing_written(replies.finish(), &chunks, core, judge),
+            Stage::WriteMissing(replies, chunks) => {
+                self.missing_written(replies.finish(), &chunks, core, judge)
+            }
             Stage::FetchManifest(replies) => self.manifest_fetched(replies.finish(), core, judge),
             Stage::FetchChunks(replies, collected, chunks) => {
                 self.chunks_fetched(replies.finish(), &collected, &chunks, judge)
@@ -211,7 +235,9 @@ impl Operation {
         core: &mut Core,
         judge: &mut Judge<'_>,
     ) -> Result<Next, Violation> {
-        let Plan::Save { name, version, chunks } = &self.plan else { return Err("a save of another plan".into()) };
+        let Plan::Save { name, version, chunks } = &self.plan else {
+            return Err("a save of another plan".into());
+        };
         match result {
             Ok(Published::Committed { generation }) if generation == *version => {
                 judge.model.put_acknowledged(*name, *version);
@@ -267,7 +293,8 @@ impl Operation {
             return Ok(Next::Over);
         };
         let bytes = stored.body.to_vec();
-        let (version, chunks) = read_body(&bytes).ok_or_else(|| format!("name {name} has a body nobody wrote"))?;
+        let (version, chunks) =
+            read_body(&bytes).ok_or_else(|| format!("name {name} has a body nobody wrote"))?;
         if version != stored.generation {
             return Err(format!("name {name}: generation {} with the body of {version}", stored.generation));
         }
@@ -301,11 +328,13 @@ impl Operation {
                 ReadStatus::Read { .. } => return Err(format!("chunk {chunk} has bytes nobody wrote")),
                 ReadStatus::Miss => {
                     let named = matches!(self.plan, Plan::Restore { name } if judge.model.is_settled(name));
-                    if !judge.rot && (named || judge.model.must_be_there(*chunk)) {
+                    if !judge.rot && (named || judge.model.must_have_been_there(&self.there, *chunk)) {
                         return Err(format!("chunk {chunk} is lost ({:?})", self.plan));
                     }
                 }
-                ReadStatus::Damaged => return Err(format!("chunk {chunk} came damaged under a MAC that held")),
+                ReadStatus::Damaged => {
+                    return Err(format!("chunk {chunk} came damaged under a MAC that held"));
+                }
                 ReadStatus::Failed(error) if is_passing(error.status) => {}
                 ReadStatus::Failed(error) => return Err(format!("chunk {chunk} cannot be read: {error}")),
             }
@@ -321,7 +350,9 @@ impl Operation {
         };
         for (chunk, length) in chunks.iter().zip(lengths) {
             let whole = judge.chunks.bytes(*chunk).len() as u64;
-            if length != whole && (length != 0 || (judge.model.must_be_there(*chunk) && !judge.rot)) {
+            if length != whole
+                && (length != 0 || (judge.model.must_have_been_there(&self.there, *chunk) && !judge.rot))
+            {
                 return Err(format!("chunk {chunk} exists with {length} bytes, not {whole}"));
             }
         }
@@ -352,7 +383,10 @@ impl Operation {
             Single::DeleteManifest => self.manifest_deleted(kept, judge),
             Single::List => {
                 let listed = reply::<op::ListManifests, _>(kept, |page| {
-                    page.entries.iter().map(|entry| (entry.name.to_vec(), entry.generation)).collect::<Vec<_>>()
+                    page.entries
+                        .iter()
+                        .map(|entry| (entry.name.to_vec(), entry.generation))
+                        .collect::<Vec<_>>()
                 });
                 match listed {
                     Ok(listed) => check_listing(&listed),
@@ -368,12 +402,16 @@ impl Operation {
                 }
             }
             Single::WriteAt { allocation, offset } => match reply::<op::Write, _>(kept, |_| ()) {
-                Ok(()) => Ok(self.write_at(allocation, offset + u64::from(limits::BLOCK_SIZE_BYTES), core, judge)),
+                Ok(()) => {
+                    Ok(self.write_at(allocation, offset + u64::from(limits::BLOCK_SIZE_BYTES), core, judge))
+                }
                 Err(error) => passing(error),
             },
             Single::Commit => match reply::<op::Commit, _>(kept, |_| ()) {
                 Ok(()) => {
-                    let Plan::Piecewise { chunk } = self.plan else { return Err("a commit of another plan".into()) };
+                    let Plan::Piecewise { chunk } = self.plan else {
+                        return Err("a commit of another plan".into());
+                    };
                     judge.model.chunk_acknowledged(chunk);
                     Ok(Next::Over)
                 }
@@ -387,7 +425,9 @@ impl Operation {
         match reply::<op::DeleteManifest, _>(kept, |_| ()) {
             Ok(()) => judge.model.delete_acknowledged(name),
             // An earlier attempt of the same call may have deleted it.
-            Err(Error::Storage(error)) if error.status == Status::NotFound => judge.model.delete_acknowledged(name),
+            Err(Error::Storage(error)) if error.status == Status::NotFound => {
+                judge.model.delete_acknowledged(name)
+            }
             Err(error) => {
                 judge.model.delete_unknown(name);
                 return passing(error);
@@ -475,7 +515,8 @@ fn first(plan: &Plan, message: &mut Message, chunks: &mut Chunks) -> Stage {
 fn write_chunks(message: &mut Message, ids: &[ChunkId], chunks: &mut Chunks) {
     let keys: Vec<[u8; 8]> = ids.iter().map(|chunk| key(*chunk)).collect();
     let bytes: Vec<[Buf; 1]> = ids.iter().map(|chunk| [chunks.bytes(*chunk)]).collect();
-    let items: Vec<PutItem<'_>> = keys.iter().zip(&bytes).map(|(key, parts)| PutItem { key, parts }).collect();
+    let items: Vec<PutItem<'_>> =
+        keys.iter().zip(&bytes).map(|(key, parts)| PutItem { key, parts }).collect();
     batch_write(message, NAMESPACE, &items).expect("the workload keeps to the limits");
 }
 

@@ -25,8 +25,8 @@ use memkv_wire::mac::{Key, KeyRing};
 use memkv_wire::{Request, limits};
 
 use crate::disk::{Disk, Effect};
-use crate::random::Random;
 use crate::links::{Links, write_from};
+use crate::random::Random;
 
 /// Bytes of replies that wait for the link, before no more is sealed.
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
@@ -89,15 +89,13 @@ struct OpenPeer {
     paused: bool,
 }
 
-
 impl Server {
     /// A server with newly formatted disks, not running.
     pub fn new(key: &Key, options: DiskOptions, config: store::Config, mut random: Random) -> Server {
         let disks = (0..options.devices).map(|_| Disk::new(options.capacity_bytes)).collect();
         let format = FormatOptions { server_id: random.array(), secrets: random.array() };
         let keys = KeyRing::from(key.clone());
-        let mut server =
-            Server { disks, options, config, keys, random, running: None, rotten: 0 };
+        let mut server = Server { disks, options, config, keys, random, running: None, rotten: 0 };
         store::format(&mut Mounted(&mut server.disks), &server.config, format)
             .expect("a new disk can be formatted");
         server

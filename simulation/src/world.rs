@@ -65,9 +65,7 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     let mut world = World::new(seed);
     match world.live() {
         Ok(()) => Ok(world.finish()),
-        Err(violation) => {
-            Err(Box::new(Failure { seed, violation, at: world.now, history: world.history }))
-        }
+        Err(violation) => Err(Box::new(Failure { seed, violation, at: world.now, history: world.history })),
     }
 }
 
@@ -119,7 +117,7 @@ impl World {
             devices: 1 + random.below(3) as usize,
             capacity_bytes: 192 << 20,
             latency_max: Duration::from_micros(50 + random.below(20_000)),
-            rot_ppm: if faults.rot { 2_000 } else { 0 },
+            rot_ppm: if faults.rot { 20_000 } else { 0 },
         };
         let config = store::Config {
             placement: if random.below(2) == 0 { store::Placement::Rotate } else { store::Placement::Spread },
@@ -256,7 +254,8 @@ impl World {
             chunks.iter().for_each(|chunk| self.model.chunk_may_be_gone(*chunk));
         }
         self.report.operations += 1;
-        let (operation, message) = Operation::begin(plan, &mut self.client.core, &mut self.chunks);
+        let (operation, message) =
+            Operation::begin(plan, &mut self.client.core, &mut self.chunks, &self.model);
         self.submit(operation, message);
     }
 
@@ -290,8 +289,7 @@ impl World {
     fn follow(&mut self, call: CallId, operation: &mut Operation) -> Result<Next, Violation> {
         while let Some(progress) = self.client.progress(call) {
             self.digest(format!("{call:?} {progress:?}").as_bytes());
-            let mut judge =
-                Judge { model: &mut self.model, chunks: &mut self.chunks, rot: self.faults.rot };
+            let mut judge = Judge { model: &mut self.model, chunks: &mut self.chunks, rot: self.faults.rot };
             match operation.progress(progress, &mut self.client.core, &mut judge)? {
                 Next::Wait => {}
                 next => return Ok(next),
