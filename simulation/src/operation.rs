@@ -516,7 +516,7 @@ fn write_chunks(message: &mut Message, ids: &[ChunkId], chunks: &mut Chunks) {
     let keys: Vec<[u8; 8]> = ids.iter().map(|chunk| key(*chunk)).collect();
     let bytes: Vec<[Buf; 1]> = ids.iter().map(|chunk| [chunks.bytes(*chunk)]).collect();
     let items: Vec<PutItem<'_>> =
-        keys.iter().zip(&bytes).map(|(key, parts)| PutItem { key, parts }).collect();
+        keys.iter().zip(&bytes).map(|(key, parts)| PutItem::new(key, parts)).collect();
     batch_write(message, NAMESPACE, &items).expect("the workload keeps to the limits");
 }
 

@@ -380,7 +380,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let stored = published.map_or(0, |meta| meta.generation);
         let superseded = stored >= generation;
         // Two attempts of one put may be under way at once: the later one finds its like published.
-        let repeated = published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
+        let repeated =
+            published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
         if superseded && !lost && (chosen || repeated) {
             // One that chose no generation is as good as published and replaced at once.
             let ticket = op.ticket;
