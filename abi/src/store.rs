@@ -168,9 +168,9 @@ impl Store {
             return self.publish(name, blob, &manifest);
         }
         self.flush(&self.client)?;
-        match self.client.put_manifest(name, 0, &[], &self.copied(blob)?)? {
+        match self.client.publish(name, &[], &self.copied(blob)?)? {
             Published::Committed { .. } => Ok(()),
-            // No chunk is named, and no generation.
+            // No chunk is named, and the generation is the latest.
             Published::Missing { .. } | Published::Conflict { .. } | Published::Stale { .. } => {
                 Err(Failure::Conflict)
             }
@@ -185,7 +185,7 @@ impl Store {
         let references: Vec<_> = chunks.iter().map(Named::reference).collect();
         let body = self.copied(blob)?;
         for _ in 0..=PUT_MANIFEST_RETRIES_MAX {
-            match self.client.put_manifest(name, 0, &references, &body)? {
+            match self.client.publish(name, &references, &body)? {
                 Published::Committed { .. } => {
                     let mut buffer = lock(&self.buffer);
                     chunks.iter().for_each(|chunk| buffer.remove(&chunk.hash));
@@ -197,7 +197,7 @@ impl Store {
                     self.write(&self.client, &ready)?;
                 }
                 Published::Conflict { .. } => return Err(Failure::Conflict),
-                // Generation 0 is never stale.
+                // Others publish under this name, again and again.
                 Published::Stale { .. } => return Err(Failure::Conflict),
             }
         }

@@ -199,6 +199,16 @@ impl Client {
         self.wait(self.client.put_manifest(name, generation, references, body))
     }
 
+    /// See [`crate::Client::publish`].
+    pub fn publish(
+        &self,
+        name: &[u8],
+        references: &[Reference<'_>],
+        body: &[Buf],
+    ) -> Result<Published, Error> {
+        self.wait(self.client.publish(name, references, body))
+    }
+
     /// See [`crate::Client::get_manifest`].
     pub fn get_manifest(&self, name: &[u8], lease_ms: u32) -> Result<Option<StoredManifest>, Error> {
         self.wait(self.client.get_manifest(name, lease_ms))

@@ -9,7 +9,8 @@
 //! have changed may or may not happen.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use memkv_transport::buf::{Buf, BufMut, BufPool};
 use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
@@ -41,6 +42,20 @@ struct Inner {
     shared: Arc<Shared>,
     namespace: Vec<u8>,
     pool: BufPool,
+    /// The last one that was chosen for a manifest.
+    generation: AtomicU64,
+}
+
+impl Inner {
+    /// Later than the one that is stored and all that were chosen before: the time in microseconds, as long as clocks agree.
+    fn next_generation(&self, stored: u64) -> u64 {
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let time_us = u64::try_from(time.as_micros()).unwrap_or(0);
+        let later = |last: u64| time_us.max(last.max(stored).saturating_add(1));
+        let last =
+            self.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
+        later(last.unwrap_or_else(|last| last))
+    }
 }
 
 impl Drop for Inner {
@@ -53,6 +68,8 @@ impl Drop for Inner {
 const MESSAGE_SIZE_BYTES: u64 = 8 << 20;
 /// And of so many items, where lengths are not known beforehand.
 const MESSAGE_READS: usize = 512;
+/// Attempts to publish a manifest while others publish later ones under the same name.
+const PUBLISH_ATTEMPTS_MAX: u32 = 4;
 /// Attempts that damaged bytes may cost an item.
 const DAMAGES_MAX: u32 = 2;
 /// The first delay before the refused items of a batch are tried again; it doubles.
@@ -70,7 +87,10 @@ impl Client {
         }
         let pool = BufPool::new(config.send_size_bytes_max);
         let shared = Shared::start(config)?;
-        let client = Self { inner: Arc::new(Inner { shared, namespace, pool }), options };
+        let client = Self {
+            inner: Arc::new(Inner { shared, namespace, pool, generation: AtomicU64::new(0) }),
+            options,
+        };
         let first = CallOptions { fail_fast: true, ..options };
         client.single::<op::Ping, _>(first, Ping { echo: 1, ..Ping::default() }, |_| ()).await?;
         Ok(client)
@@ -428,6 +448,26 @@ impl Client {
         })
         .await?;
         replies.finish()
+    }
+
+    /// Publishes a manifest over whatever is stored under its name: [`Client::put_manifest`] with a generation later than
+    /// any before it, by the clock or by what the server says. An attempt that a lost connection left behind on its way to
+    /// the server is then refused as stale, and cannot undo what was published after it.
+    pub async fn publish(
+        &self,
+        name: &[u8],
+        references: &[Reference<'_>],
+        body: &[Buf],
+    ) -> Result<Published, Error> {
+        let mut stored = 0;
+        for _ in 0..PUBLISH_ATTEMPTS_MAX {
+            let generation = self.inner.next_generation(stored);
+            match self.put_manifest(name, generation, references, body).await? {
+                Published::Stale { generation } => stored = generation,
+                other => return Ok(other),
+            }
+        }
+        Ok(Published::Stale { generation: stored })
     }
 
     /// A manifest, and a lease on its chunks; `None` if there is none of this name.
