@@ -96,11 +96,14 @@ impl Default for ServiceLimits {
             window_bytes_max: 8 << 20,
             window_bytes_total_max: 256 << 20,
             unsent_bytes_max: 1 << 20,
-            body_bytes_max: 256 << 20,
-            body_bytes_total_max: 512 << 20,
+            body_bytes_max: 160 << 20,
+            body_bytes_total_max: BODY_BYTES_TOTAL_MAX,
         }
     }
 }
+
+/// Manifest bodies in the making hold memory for payloads until their last frame came, so they may never hold all of it.
+pub const BODY_BYTES_TOTAL_MAX: usize = 256 << 20;
 
 /// A received frame. Its control message was decoded, its payload cut into pieces by [`payload::split`].
 #[derive(Debug)]

@@ -21,15 +21,23 @@ pub use self::connection::{Door, serve};
 use self::io::{Job, Queue};
 use self::link::Link;
 use crate::io::Devices;
-use crate::service::{CloseReason, ConnectionId, Joined, Output, ReadError, ReadId, ReadOutcome, Service};
-use crate::store::{CommandId, Done, IoError};
+use crate::service::{
+    BODY_BYTES_TOTAL_MAX, CloseReason, ConnectionId, Joined, Output, ReadError, ReadId, ReadOutcome, Service,
+};
+use crate::store::{BLOCK_BYTES, CommandId, Done, IoError};
 
 /// Threads for device work that may block.
 const IO_THREADS: usize = 4;
 /// The service's deadlines are coarse; this is how often it is ticked when none comes earlier.
 const TICK_MS_MAX: u64 = 1000;
-/// Memory for payloads that come in, and for bytes that are read from devices.
-const POOL_BYTES: usize = 512 << 20;
+/// Memory for payloads that come in. What may be held for long leaves some of it, or nobody could go on.
+const RECEIVED_BYTES_MAX: usize = 1 << 30;
+/// Memory for bytes that are read from devices, kept for reuse.
+const READ_BYTES_MAX: usize = 512 << 20;
+/// Allocations that may be open at a time. One of a value of one block holds that block until it is committed.
+pub const ALLOCATIONS_MAX: usize = 512;
+
+const _: () = assert!(ALLOCATIONS_MAX * BLOCK_BYTES + BODY_BYTES_TOTAL_MAX <= RECEIVED_BYTES_MAX / 4 * 3);
 
 pub struct Shell {
     service: Mutex<Service>,
@@ -61,15 +69,15 @@ impl Shell {
             at_once,
             queue: Arc::default(),
             begun: Instant::now(),
-            received: BufPool::new(POOL_BYTES),
-            read: BufPool::new(POOL_BYTES),
+            received: BufPool::new(RECEIVED_BYTES_MAX),
+            read: BufPool::new(READ_BYTES_MAX),
             stopped: Notify::new(),
         });
         for thread in 0..IO_THREADS {
             let (shell, queue) = (Arc::downgrade(&shell), Arc::clone(&shell.queue));
             std::thread::Builder::new()
                 .name(format!("io-{thread}"))
-                .spawn(move || queue.run(|job| shell.upgrade().is_some_and(|shell| shell.run(job))))?;
+                .spawn(move || queue.run(|jobs| shell.upgrade().is_some_and(|shell| shell.run(jobs))))?;
         }
         Ok(shell)
     }
@@ -189,10 +197,11 @@ impl Shell {
         self.route(&mut service, work);
     }
 
-    /// A thread's work: one job and all that follows from it.
-    fn run(&self, job: Job) -> bool {
+    /// A thread's work: a few jobs and all that follows from them.
+    fn run(&self, jobs: &mut Vec<Job>) -> bool {
+        let ended = jobs.drain(..).map(|job| self.execute(job)).collect();
         let mut work = Vec::new();
-        self.report(vec![self.execute(job)], &mut work);
+        self.report(ended, &mut work);
         self.carry_out(work);
         true
     }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 pub use self::storage::StorageError;
 use crate::banner::{Banner, library_directory};
-use crate::config::Settings;
+use crate::config::{KeySource, Settings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};
 use crate::keys::{self, KeyError};
 use crate::logging::{self, LoggingError};
@@ -60,7 +60,7 @@ pub enum StartError {
     Quit,
 }
 
-/// Runs a server until it is told to stop. `configured`: whoever wrote the configuration has the key already.
+/// Runs a server until it is told to stop. `configured`: there is a configuration, so whoever gave a key has it.
 pub fn run(settings: Settings, configured: bool) -> Result<(), StartError> {
     logging::init(&settings.log)?;
     let given = keys::from_source(&settings.keys)?;
@@ -99,9 +99,10 @@ async fn run_async(
     let service = Service::new(storage.store, ServiceLimits::default(), 0);
     let shell = Shell::start(service, storage.devices, storage.at_once)?;
     let clock = tokio::spawn(Arc::clone(&shell).keep_time());
+    let made_here = matches!(settings.keys, KeySource::DataDirectory);
     let banner = Banner {
         address,
-        key_hex: (!configured).then(|| keys[0].to_hex()),
+        key_hex: (!configured || made_here).then(|| keys[0].to_hex()),
         library_directory: library_directory(),
     };
     let door = Arc::new(Door {

@@ -145,8 +145,10 @@ impl Service {
     /// Takes one frame's references and bytes, if there is room for them.
     fn gather(&mut self, id: ConnectionId, putting: &mut Putting, request: &PutManifest<'_>) -> Status {
         let bytes: usize = self.inline.iter().map(|fragment| fragment.bytes.len()).sum();
+        // A small fragment holds more memory than it has bytes.
+        let held: usize = self.inline.iter().map(|fragment| fragment.bytes.capacity()).sum();
         let keys: usize = request.chunks.iter().map(|chunk| chunk.key.len() + size_of::<Chunk>()).sum();
-        let more = bytes + keys;
+        let more = held + keys;
         putting.received += bytes as u64;
         if putting.received > putting.length {
             return Status::Invalid;

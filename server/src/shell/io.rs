@@ -5,10 +5,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use memkv_transport::buf::{Buf, BufMut};
 
-use super::{Ended, Shell};
+use super::{Ended, IO_THREADS, Shell};
 use crate::read::{self, Source};
 use crate::service::{BodyJob, ReadCommand};
 use crate::store::{Command, IoError};
+
+/// Jobs that one thread takes at a time.
+const JOBS_AT_ONCE_MAX: usize = 16;
 
 pub(super) enum Job {
     Device(Command<Buf>),
@@ -40,21 +43,22 @@ impl Queue {
         self.more.notify_all();
     }
 
-    /// Hands out jobs until the queue is closed, or `work` wants no more.
-    pub fn run(&self, work: impl Fn(Job) -> bool) {
+    /// Hands out jobs until the queue is closed, or `work` wants no more. When many wait, several at a time: their
+    /// results then leave in fewer frames and under fewer locks.
+    pub fn run(&self, work: impl Fn(&mut Vec<Job>) -> bool) {
+        let mut taken = Vec::with_capacity(JOBS_AT_ONCE_MAX);
         loop {
             let mut jobs = self.lock();
-            let job = loop {
-                if let Some(job) = jobs.waiting.pop_front() {
-                    break job;
-                }
+            while jobs.waiting.is_empty() {
                 if jobs.closed {
                     return;
                 }
                 jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
-            };
+            }
+            let share = (jobs.waiting.len() / IO_THREADS).clamp(1, JOBS_AT_ONCE_MAX);
+            taken.extend(jobs.waiting.drain(..share));
             drop(jobs);
-            if !work(job) {
+            if !work(&mut taken) {
                 return;
             }
         }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::config::{Mode, StorageSettings, Sync};
 use crate::data_directory::DataDirectory;
 use crate::io::{Device, Devices, DirectoryError, MemoryDevice, open_directory};
+use crate::shell::ALLOCATIONS_MAX;
 use crate::store::{self, Config, FormatOptions, OpenError, OpenReport, Store};
 
 /// Shard files of a new store.
@@ -66,6 +67,7 @@ fn store_config(settings: &StorageSettings) -> Config {
         lease_ms_default: u64::from(limits::LEASE_MS_DEFAULT),
         lease_ms_max: u64::from(limits::LEASE_MS_MAX),
         leases_per_client_max: limits::LEASES_PER_CLIENT_MAX,
+        allocations_max: ALLOCATIONS_MAX,
         ..Config::default()
     }
 }
