@@ -1,7 +1,7 @@
 //! Messages drawn from a fuzzer's bytes: any content, always within the bounds of the schema and small enough to be
 //! sent. For fuzzers, property tests and simulations.
 //!
-//! What is between fields (a manifest's hashes match its chunks) is not kept by [`manifest`]; [`manifest_blob`]
+//! What is between fields (a manifest's hashes match its chunks) is not kept by [`manifest()`]; [`manifest_blob`]
 //! keeps it.
 
 use ::arbitrary::{Error, Result, Unstructured};

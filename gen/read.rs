@@ -199,6 +199,10 @@ impl<'a> Pointer<'a> {
         }
     }
 
+    fn is_null(&self) -> bool {
+        matches!(self, Pointer::Null)
+    }
+
     fn words(&self) -> usize {
         match self {
             Pointer::Null => 0,
@@ -348,10 +352,13 @@ impl Walk {
         field: &'static str,
         (min, max): (u32, u32),
     ) -> &'a str {
-        let text = match self.bytes(from.pointer(slot), field) {
-            [] => Ok(""),
-            [bytes @ .., 0] => core::str::from_utf8(bytes).map_err(|_| Malformed::TextNotUtf8),
-            [..] => Err(Malformed::TextUnterminated),
+        let pointer = self.charge(from.pointer(slot), field);
+        // A null pointer is an empty text; any other has its final zero.
+        let text = match (pointer.is_null(), pointer.bytes()) {
+            (true, _) => Ok(""),
+            (false, Ok([bytes @ .., 0])) => core::str::from_utf8(bytes).map_err(|_| Malformed::TextNotUtf8),
+            (false, Ok([..])) => Err(Malformed::TextUnterminated),
+            (false, Err(malformed)) => Err(malformed),
         };
         match text {
             Ok(text) => {

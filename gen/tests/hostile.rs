@@ -156,6 +156,11 @@ fn malformed_pointers_are_named() {
     let root = 1 << 32 | 2 << 48;
     let namespace = |pointer: u64, rest: &[u64]| [&[root, 0, pointer, 0][..], rest].concat();
     let list = |offset: u64, element: u64, count: u64| 1 | offset << 2 | element << 32 | count << 35;
+    // The message is a Stats request, whose one pointer is a text: empty without a final zero, one letter.
+    let stats = |text: u64, rest: &[u64]| [&[root, 15, 0, 1 << 48, text][..], rest].concat();
+    assert_eq!(refused(&stats(list(0, 2, 0), &[])), Malformed::TextUnterminated);
+    assert_eq!(refused(&stats(list(0, 2, 1), &[0x61])), Malformed::TextUnterminated);
+    assert_eq!(refused(&stats(list(0, 2, 2), &[0xff])), Malformed::TextNotUtf8);
     assert_eq!(refused(&[root]), Malformed::OutsideMessage);
     assert_eq!(refused(&[2]), Malformed::FarPointer);
     assert_eq!(refused(&[3]), Malformed::CapabilityPointer);
