@@ -114,7 +114,7 @@ pub extern "C" fn kv_store_get_vtable() -> *const kv_store_v1_vtable {
 const MAGIC: u64 = 0x314b_5653_564b_4d45;
 
 /// So many shells stay closed before the oldest of them is used again.
-const SHELLS_CLOSED_MIN: usize = 1024;
+const SHELLS_CLOSED_MIN: usize = 32;
 
 /// Closed shells, the oldest first. Only ever tried, not waited for: in a child it may be held by a thread that is not
 /// there.

@@ -192,9 +192,8 @@ impl Store {
                     return Ok(());
                 }
                 Published::Missing { chunks: missing, .. } => {
-                    let missing = missing.iter().map(|&place| chunks[place as usize].hash);
-                    let ready = self.ready(missing).ok_or(Failure::MissingChunk)?;
-                    self.write(&self.client, &ready)?;
+                    let missing: Vec<_> = missing.iter().map(|&place| &chunks[place as usize]).collect();
+                    self.write(&self.client, &self.ready(&missing)?)?;
                 }
                 Published::Conflict { .. } => return Err(Failure::Conflict),
                 // Others publish under this name, again and again.
@@ -326,10 +325,19 @@ impl Store {
         failure
     }
 
-    /// These chunks for sending; `None` if one of them is not buffered.
-    fn ready(&self, hashes: impl IntoIterator<Item = Hash>) -> Option<Vec<Ready>> {
+    /// What is buffered of these chunks, for sending. One that was buffered when its manifest was put, and is not any more, was
+    /// stored by another thread after the server looked; one that was not is nowhere.
+    fn ready(&self, missing: &[&Named]) -> Result<Vec<Ready>, Failure> {
         let mut buffer = lock(&self.buffer);
-        hashes.into_iter().map(|hash| buffer.ready(&hash)).collect()
+        let mut ready = Vec::with_capacity(missing.len());
+        for chunk in missing {
+            match buffer.ready(&chunk.hash) {
+                Some(chunk) => ready.push(chunk),
+                None if chunk.checksum.is_some() => {}
+                None => return Err(Failure::MissingChunk),
+            }
+        }
+        Ok(ready)
     }
 
     /// A copy of the caller's bytes, which are only good during the call.
@@ -355,6 +363,7 @@ impl Ready {
 struct Named {
     hash: Hash,
     size_bytes: u64,
+    /// There if the chunk was buffered when the manifest was put.
     checksum: Option<checksum::Checksum>,
 }
 

@@ -34,6 +34,11 @@ impl Message {
         Self { operation: Operation::Ping, frames: Vec::new(), used: 0, payload_size_bytes: 0 }
     }
 
+    /// Whether it is worth keeping for another message.
+    pub(super) fn has_memory(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
     /// Forgets the contents, keeps the memory.
     pub(crate) fn clear(&mut self) {
         for frame in &mut self.frames[..self.used] {

@@ -33,7 +33,7 @@ impl Core {
     }
 
     fn recycle(&mut self, mut message: Message) {
-        if self.spare.len() < SPARE_MESSAGES_MAX {
+        if message.has_memory() && self.spare.len() < SPARE_MESSAGES_MAX {
             message.clear();
             self.spare.push(message);
         }

@@ -197,6 +197,17 @@ fn a_call_connects_goes_out_and_comes_back() {
 }
 
 #[test]
+fn the_memory_of_a_message_serves_the_next_one() {
+    let mut world = World::new(Settings::default());
+    for _ in 0..5 {
+        let id = world.write(b"key", 100);
+        world.settle();
+        assert!(matches!(world.end(id), Some(Ok(_))));
+        assert_eq!(world.core.spare.len(), 1, "one message at a time needs the memory of one");
+    }
+}
+
+#[test]
 fn the_generated_stubs_know_their_replies() {
     let mut world = World::new(Settings::default());
     let ping = Ping { echo: 77, ..Ping::default() };

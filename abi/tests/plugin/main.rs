@@ -1,0 +1,10 @@
+//! The plugin and the client against a real server: processes, sockets, files.
+//!
+//! The server is the `memkv` binary of the same build; where it is not built, a test says so and is counted as skipped.
+
+mod client;
+mod faults;
+mod library;
+mod saves;
+mod server;
+mod sessions;

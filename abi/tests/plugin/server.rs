@@ -1,0 +1,122 @@
+//! A `memkv` server of a test's own.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use memkv_client::blocking::Client;
+use memkv_client::{Config, Settings};
+use memkv_wire::mac::Key;
+use tempfile::TempDir;
+
+/// The key of every server here, so that it need be put into this process's environment only once.
+pub const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// A running server, killed when dropped.
+pub struct Server {
+    child: Child,
+    address: String,
+    data: TempDir,
+}
+
+impl Server {
+    /// A server on an empty directory; or `None`, with a line that says so, if there is no binary.
+    pub fn start(test: &str) -> Option<Self> {
+        let Some(binary) = binary() else {
+            let skip =
+                format!("MEMKV-SKIP {test} the memkv binary is not built (cargo build -p memkv-server)\n");
+            std::io::stdout().write_all(skip.as_bytes()).expect("stdout is there");
+            return None;
+        };
+        let data = TempDir::new().expect("a temporary directory");
+        let (child, address) = spawn(&binary, &data, "127.0.0.1:0");
+        Some(Self { child, address, data })
+    }
+
+    pub fn uri(&self, namespace: &str) -> String {
+        format!("memkv://{}/{namespace}", self.address)
+    }
+
+    /// Ends the server without warning.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is running");
+        self.child.wait().expect("it was running");
+    }
+
+    /// Starts a killed server on what it left behind, where it was.
+    pub fn start_again(&mut self) {
+        let binary = binary().expect("it was there before");
+        (self.child, self.address) = spawn(&binary, &self.data, &self.address);
+    }
+
+    /// A client of its own, beside the plugin's.
+    pub fn client(&self, namespace: &str) -> Client {
+        Client::connect(self.config(namespace)).expect("the server is up")
+    }
+
+    pub fn config(&self, namespace: &str) -> Config {
+        let mut config =
+            Config::new(&self.uri(namespace), Key::from_hex(KEY).expect("a key")).expect("a URI");
+        config.settings = Settings { connections: 2, ..config.settings };
+        config
+    }
+
+    /// One of the server's counters.
+    pub fn counter(&self, name: &str) -> u64 {
+        counter(&self.client(""), name)
+    }
+
+    /// How many messages the server got while `act` ran.
+    pub fn round_trips<R>(&self, act: impl FnOnce() -> R) -> (u64, R) {
+        let client = self.client("");
+        let requests = || counter(&client, "requests");
+        // What asking costs itself.
+        let idle = requests().abs_diff(requests());
+        let before = requests();
+        let result = act();
+        (requests() - before - idle, result)
+    }
+}
+
+fn counter(client: &Client, name: &str) -> u64 {
+    let counters = client.stats(name).expect("the server is up");
+    counters.iter().find(|(own, _)| own == name).map(|(_, value)| *value).expect("a counter of this name")
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Killed already, or killed now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(binary: &PathBuf, data: &TempDir, listen: &str) -> (Child, String) {
+    let mut child = Command::new(binary)
+        .args(["start", "--listen", listen, "--data"])
+        .arg(data.path())
+        .env("MEMKV_AUTH_KEY", KEY)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the server can be started");
+    let stdout = child.stdout.take().expect("a pipe");
+    let mut lines = BufReader::new(stdout).lines();
+    let address = loop {
+        let line = lines.next().expect("the server says where it listens").expect("text");
+        if let Some(address) = line.strip_prefix("listening on ") {
+            break address.to_owned();
+        }
+    };
+    // The rest of its banner goes nowhere; the pipe stays open until the server ends.
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, address)
+}
+
+/// Beside this test's own binary, which is in `deps`.
+fn binary() -> Option<PathBuf> {
+    let own = std::env::current_exe().expect("this test has a path");
+    let binary = own.parent()?.parent()?.join(format!("memkv{}", std::env::consts::EXE_SUFFIX));
+    binary.is_file().then_some(binary)
+}
