@@ -34,7 +34,7 @@ impl MemoryDevice {
 
 impl Device for MemoryDevice {
     fn geometry(&self) -> Result<Geometry, IoError> {
-        Ok(Geometry { capacity_bytes: self.capacity_bytes, persistent: false, discard: true })
+        Ok(Geometry { capacity_bytes: self.capacity_bytes, persistent: false, discard: false })
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {

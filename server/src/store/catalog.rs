@@ -114,10 +114,6 @@ impl Catalog {
         self.len
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub fn find(&self, digest: &Digest) -> Option<EntryId> {
         let shard = &self.shards[digest[0] as usize];
         shard.find(digest, |id| &self.entry(EntryId(id)).digest).map(|slot| EntryId(shard.slots[slot]))

@@ -3,6 +3,7 @@
 //! The store never does I/O. It hands out [`Command`]s; whoever runs it executes each one exactly once, in any
 //! order, and hands the result to `Store::complete`. A command that cannot be submitted is completed with an error.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One command in flight.
@@ -44,6 +45,8 @@ impl<B: AsRef<[u8]>> Op<B> {
 pub enum Segment<B> {
     /// Bytes of the store's own making.
     Owned(Arc<[u8]>),
+    /// A part of bytes that were read.
+    Slice(Arc<[u8]>, Range<usize>),
     /// The caller's bytes, all of them.
     Payload(B),
     Zeros(usize),
@@ -53,6 +56,7 @@ impl<B: AsRef<[u8]>> Segment<B> {
     pub fn len(&self) -> usize {
         match self {
             Segment::Owned(bytes) => bytes.len(),
+            Segment::Slice(_, range) => range.len(),
             Segment::Payload(bytes) => bytes.as_ref().len(),
             Segment::Zeros(length) => *length,
         }
@@ -66,6 +70,7 @@ impl<B: AsRef<[u8]>> Segment<B> {
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
             Segment::Owned(bytes) => Some(bytes),
+            Segment::Slice(bytes, range) => Some(&bytes[range.clone()]),
             Segment::Payload(bytes) => Some(bytes.as_ref()),
             Segment::Zeros(_) => None,
         }

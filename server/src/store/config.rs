@@ -41,6 +41,8 @@ pub struct Config {
     pub values_max: usize,
     /// Bytes of values by namespace; others are unlimited.
     pub quotas: HashMap<Vec<u8>, u64>,
+    /// A device's journal is rewritten after this many bytes, even if it is not long yet.
+    pub checkpoint_bytes: u64,
     /// Whether free extents are discarded on devices that can.
     pub discard: bool,
 }
@@ -57,6 +59,7 @@ impl Default for Config {
             allocations_max: 4096,
             values_max: ENTRIES_MAX,
             quotas: HashMap::new(),
+            checkpoint_bytes: u64::MAX,
             discard: true,
         }
     }

@@ -12,6 +12,7 @@ use crate::store::space::JournalWaiter;
 /// Someone who goes on when everything he waits for is durable.
 pub(super) struct Wait {
     remaining: u32,
+    forced: bool,
     failed: Option<StoreError>,
     then: Then,
 }
@@ -24,6 +25,12 @@ pub(super) enum Then {
     ManifestRecord(OpId),
     /// The record is durable: make it visible.
     ManifestVisible(OpId),
+    /// Moved records are durable.
+    Moved(BatchId),
+    /// So is the freeing of their extents.
+    Freed(BatchId),
+    /// Nothing is in flight and everything is durable: say so in the superblocks.
+    Drained(Ticket),
     Stopped(Ticket),
 }
 
@@ -33,26 +40,36 @@ pub(super) enum Need {
     Writes { device: usize, count: u64 },
     /// The device's journal up to here.
     Journal { device: usize, position: u64 },
+    /// The device's superblock, as it is wanted now.
+    Superblock { device: usize },
 }
 
 impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn wait(&mut self, needs: impl IntoIterator<Item = Need>, then: Then) {
         let id = WaitId(self.fresh_id());
-        let mut wait = Wait { remaining: 0, failed: None, then };
+        // Old bytes are overwritten only when the new ones are safe, whatever the clients chose.
+        let forced = matches!(then, Then::Moved(_) | Then::Freed(_) | Then::Drained(_) | Then::Synced(_));
+        let mut wait = Wait { remaining: 0, forced, failed: None, then };
         for need in needs {
             match need {
-                Need::Writes { device, .. } | Need::Journal { device, .. } if self.devices[device].failed => {
+                Need::Writes { device, .. } | Need::Journal { device, .. } | Need::Superblock { device }
+                    if self.devices[device].failed =>
+                {
                     wait.failed = Some(StoreError::DeviceFailed { device: self.devices[device].index });
                 }
+                Need::Superblock { device } => {
+                    self.devices[device].superblock_waiters.push((self.generation, id));
+                    wait.remaining += 1;
+                }
                 Need::Writes { device, count } => {
-                    wait.remaining += u32::from(self.wait_flush(device, count, id))
+                    wait.remaining += u32::from(self.wait_flush(device, count, id, forced))
                 }
                 Need::Journal { device, position } => {
                     let target = &mut self.devices[device];
                     if target.journal.written >= position {
                         let count = target.completed;
                         let durable = target.journal.durable >= position;
-                        wait.remaining += u32::from(!durable && self.wait_flush(device, count, id));
+                        wait.remaining += u32::from(!durable && self.wait_flush(device, count, id, forced));
                     } else {
                         target.journal_waiters.push((position, JournalWaiter::Durable(id)));
                         target.journal.want();
@@ -69,9 +86,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     /// Whether there is a flush to wait for.
-    fn wait_flush(&mut self, device: usize, count: u64, id: WaitId) -> bool {
+    fn wait_flush(&mut self, device: usize, count: u64, id: WaitId, forced: bool) -> bool {
         let target = &mut self.devices[device];
-        if !target.geometry.persistent || target.flushed >= count || self.config.sync != Sync::Always {
+        let lazy = self.config.sync != Sync::Always && !forced;
+        if !target.geometry.persistent || target.flushed >= count || lazy {
             return false;
         }
         target.flush_waiters.push((count, id));
@@ -96,7 +114,14 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             (Then::Synced(ticket) | Then::Answer(ticket, _), Some(error)) => self.answer(ticket, Err(error)),
             (Then::Synced(ticket), None) => self.answer(ticket, Ok(Outcome::Synced)),
             (Then::Answer(ticket, result), None) => self.answer(ticket, result),
+            // When the device failed, there is nothing to free.
+            (Then::Moved(batch), None) => self.batch_moved(batch),
+            (Then::Freed(batch), None) => self.batch_freed(batch),
+            (Then::Moved(batch) | Then::Freed(batch), Some(_)) => {
+                self.reclaim.batches.remove(&batch);
+            }
             // A failed device is no reason to stay.
+            (Then::Drained(ticket), _) => self.close(ticket),
             (Then::Stopped(ticket), _) => self.answer(ticket, Ok(Outcome::Stopped)),
         }
     }
@@ -115,8 +140,28 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// The journals' positions that make every removal so far durable.
     pub(super) fn removal_needs(&self) -> Vec<Need> {
         let healthy = self.devices.iter().enumerate().filter(|(_, device)| !device.failed);
-        let dirty = healthy.filter(|(_, device)| device.journal.removals > device.journal.durable);
-        dirty.map(|(device, state)| Need::Journal { device, position: state.journal.removals }).collect()
+        let mut needs = Vec::new();
+        for (device, state) in healthy {
+            if state.journal.removals > state.journal.durable {
+                needs.push(Need::Journal { device, position: state.journal.removals });
+            }
+            // A device that left took values with it: they must not come back.
+            if state.geometry.persistent && state.superblock_durable < self.generation {
+                needs.push(Need::Superblock { device });
+            }
+        }
+        needs
+    }
+
+    /// A superblock reached its device: whoever waited for its generation goes on.
+    pub(super) fn superblock_written(&mut self, device: usize) {
+        let target = &mut self.devices[device];
+        target.superblock_durable = target.superblock.generation.get();
+        let generation = target.superblock_durable;
+        let waiters = std::mem::take(&mut target.superblock_waiters);
+        let (ready, later) = waiters.into_iter().partition::<Vec<_>, _>(|(wanted, _)| *wanted <= generation);
+        target.superblock_waiters = later;
+        ready.into_iter().for_each(|(_, id)| self.wait_step(id, None));
     }
 
     /// For `Sync::Interval`: everything written is flushed, nobody waits.
@@ -161,38 +206,57 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     pub(super) fn journal_pump(&mut self, device: usize) {
+        // Before a switch the old chain stands still.
+        if !self.devices[device].rewrite.as_ref().is_some_and(|rewrite| rewrite.holds_old()) {
+            self.frame_pump(device, false);
+        }
+    }
+
+    /// Writes the next frame of a device's journal, or of the one that is to take its place.
+    pub(super) fn frame_pump(&mut self, device: usize, rewrite: bool) {
         let (next_lsn, next_seq) = (self.next_lsn, self.next_extent_seq);
         let target = &mut self.devices[device];
-        if target.failed || !target.journal.wants_frame() {
+        let journal = match (rewrite, &mut target.rewrite) {
+            (true, Some(rewrite)) => &mut rewrite.journal,
+            (true, None) => return,
+            (false, _) => &mut target.journal,
+        };
+        if target.failed || !journal.wants_frame() {
             return;
         }
-        if target.journal.needs_spare()
+        if journal.needs_spare()
             && let Some(extent) = target.free.pop_front()
         {
             target.extents[extent as usize].state = ExtentState::Journal;
-            target.journal.spare = Some(extent);
+            journal.spare = Some(extent);
         }
-        let Some(frame) = target.journal.cut(&self.secrets, next_lsn, next_seq) else {
-            if !target.journal.is_writing() {
-                // The reserve makes this unreachable; without a journal nothing more can be promised.
-                self.fail_device(device);
-            }
-            return;
+        let Some(frame) = journal.cut(&self.secrets, next_lsn, next_seq) else {
+            // The reserve makes this unreachable; without a journal nothing more can be promised.
+            return self.fail_device(device);
         };
+        let epoch = journal.epoch;
         let offset = target.offset(frame.extent, frame.offset);
         self.counters.journal_bytes_written += frame.bytes.len() as u64;
         let segments = vec![Segment::Owned(frame.bytes.into())];
-        self.issue(device, Op::Write { offset, segments }, InFlight::Journal { device });
+        self.issue(device, Op::Write { offset, segments }, InFlight::Journal { device, epoch });
     }
 
-    pub(super) fn journal_ended(&mut self, device: usize, result: Result<(), IoError>) {
+    pub(super) fn journal_ended(&mut self, device: usize, epoch: u64, result: Result<(), IoError>) {
         if result.is_err() {
-            self.fail_device(device);
-            return;
+            return self.fail_device(device);
         }
         let target = &mut self.devices[device];
         target.completed += 1;
-        target.journal.frame_written();
+        match &mut target.rewrite {
+            Some(rewrite) if rewrite.journal.epoch == epoch => rewrite.journal.frame_written(),
+            Some(_) | None => target.journal.frame_written(),
+        }
+        self.wake_journal_waiters(device);
+    }
+
+    /// Those whose position is written go on, or wait for the flush.
+    pub(super) fn wake_journal_waiters(&mut self, device: usize) {
+        let target = &mut self.devices[device];
         let (written, completed) = (target.journal.written, target.completed);
         let waiters = std::mem::take(&mut target.journal_waiters);
         let (ready, later) = waiters.into_iter().partition::<Vec<_>, _>(|(position, _)| *position <= written);
@@ -201,7 +265,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             match waiter {
                 JournalWaiter::Job(job) => self.job_write_ended(job, device, Ok(())),
                 JournalWaiter::Durable(id) => {
-                    if !self.wait_flush(device, completed, id) {
+                    let forced = self.waits.get(&id).is_some_and(|wait| wait.forced);
+                    if !self.wait_flush(device, completed, id, forced) {
                         self.wait_step(id, None);
                     }
                 }
@@ -218,6 +283,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             Ok(()) => {
                 target.completed += 1;
                 extent.last_write = target.completed;
+                self.free_if_idle(device, local);
             }
             // The file system is full, the device is not broken: this extent takes nothing more.
             Err(IoError::NoSpace) => {
@@ -242,20 +308,46 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if state.state != ExtentState::Full || state.pending > 0 || self.devices[device].failed {
             return;
         }
-        let seq = state.seq;
-        let residents = self.catalog.residents(extent);
-        let listed: Vec<_> = residents.into_iter().map(|(id, part)| self.listed(id, part)).collect();
+        let entries = self.listing(device, local);
+        self.define_namespaces(device, &entries, false);
         let target = &mut self.devices[device];
-        for record in &listed {
-            target
-                .journal
-                .define_namespace(record.namespace, &self.namespaces.names[record.namespace as usize].name);
-        }
-        for records in listed.chunks(ENTRY_RECORDS_MAX) {
-            target.journal.append(&Entry::Records { extent: local, seq, records: records.to_vec() });
-        }
-        target.journal.append(&Entry::Sealed { extent: local, seq });
+        // The opening is known; what follows it is new.
+        entries.iter().skip(1).for_each(|entry| target.log(entry));
         target.extents[local as usize].state = ExtentState::Sealed;
+    }
+
+    /// The entries that tell of an extent: its opening, its residents, and that there are no more.
+    pub(super) fn listing(&self, device: usize, local: u32) -> Vec<Entry> {
+        let target = &self.devices[device];
+        let seq = target.extents[local as usize].seq;
+        let mut entries = vec![Entry::Opened { extent: local, seq }];
+        let residents = self.catalog.residents(target.base + local);
+        let listed: Vec<_> = residents.into_iter().map(|(id, part)| self.listed(id, part)).collect();
+        let chunks = listed.chunks(ENTRY_RECORDS_MAX);
+        entries.extend(chunks.map(|records| Entry::Records {
+            extent: local,
+            seq,
+            records: records.to_vec(),
+        }));
+        entries.push(Entry::Sealed { extent: local, seq });
+        entries
+    }
+
+    /// Defines the namespaces that these entries use, in the journals that do not know them yet.
+    pub(super) fn define_namespaces(&mut self, device: usize, entries: &[Entry], rewrite_alone: bool) {
+        let target = &mut self.devices[device];
+        for entry in entries {
+            let Entry::Records { records, .. } = entry else { continue };
+            for record in records {
+                let name = &self.namespaces.names[record.namespace as usize].name;
+                if let Some(rewrite) = &mut target.rewrite {
+                    rewrite.journal.define_namespace(record.namespace, name);
+                }
+                if !rewrite_alone {
+                    target.journal.define_namespace(record.namespace, name);
+                }
+            }
+        }
     }
 
     fn listed(&self, id: EntryId, part: u32) -> Listed {
@@ -286,6 +378,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let error = StoreError::DeviceFailed { device: target.index };
         let flush_waiters = std::mem::take(&mut target.flush_waiters);
         let journal_waiters = std::mem::take(&mut target.journal_waiters);
+        let superblock_waiters = std::mem::take(&mut target.superblock_waiters);
+        target.rewrite = None;
         let extents = target.base..target.base + target.extents.len() as u32;
         for extent in extents {
             for (id, _) in self.catalog.residents(extent) {
@@ -295,7 +389,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 }
             }
         }
-        flush_waiters.into_iter().for_each(|(_, id)| self.wait_step(id, Some(error.clone())));
+        // Those that stay must know that this one left, before it can come back.
+        self.generation += 1;
+        for other in self.devices.iter_mut().filter(|other| !other.failed && other.geometry.persistent) {
+            other.superblock_write.wanted = true;
+        }
+        let waiters = flush_waiters.into_iter().chain(superblock_waiters);
+        waiters.for_each(|(_, id)| self.wait_step(id, Some(error.clone())));
         for (_, waiter) in journal_waiters {
             match waiter {
                 JournalWaiter::Job(job) => self.job_write_ended(job, device, Err(IoError::Gone)),
@@ -315,9 +415,23 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.close_open(device, Stream::Hot);
             self.close_open(device, Stream::Cold);
         }
-        self.wait_for_everything(Then::Stopped(ticket));
+        self.wait_for_everything(Then::Drained(ticket));
         (0..self.devices.len()).for_each(|device| self.journal_pump(device));
         (0..self.devices.len()).for_each(|device| self.flush_pump(device));
+    }
+
+    /// Marks the superblocks: the store was closed in good order.
+    fn close(&mut self, ticket: Ticket) {
+        self.closing = true;
+        self.generation += 1;
+        let mut needs = Vec::new();
+        for (device, state) in self.devices.iter_mut().enumerate() {
+            if !state.failed && state.geometry.persistent {
+                state.superblock_write.wanted = true;
+                needs.push(Need::Superblock { device });
+            }
+        }
+        self.wait(needs, Then::Stopped(ticket));
     }
 }
 

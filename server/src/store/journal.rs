@@ -156,9 +156,9 @@ impl Journal {
         self.in_flight.is_some()
     }
 
-    /// The device bytes that the chain takes up.
-    pub fn chain_bytes(&self) -> u64 {
-        self.extents.len() as u64 * self.extent_bytes as u64
+    /// Entries that are not in a frame yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.len()
     }
 
     /// The next frame, once no other is in flight. `None` when there is nothing to write, or the chain cannot go on

@@ -26,12 +26,13 @@ type Name = (u16, Vec<u8>, Option<u64>);
 pub(super) struct Manifests {
     by_entry: HashMap<EntryId, Meta>,
     names: BTreeMap<Name, EntryId>,
+    /// By the tick of their last use.
+    by_use: BTreeSet<(u32, EntryId)>,
 }
 
 pub(super) struct Meta {
     name: Name,
     pub generation: u64,
-    pub role: Role,
     pub body: ValueInfo,
     /// Entries of the chunks it holds; none for role `Home`.
     chunks: Box<[EntryId]>,
@@ -51,6 +52,15 @@ pub(super) struct ManifestOp<B> {
 }
 
 impl<B> ManifestOp<B> {
+    pub fn chunks(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.meta.chunks.iter().copied()
+    }
+
+    /// The bytes it is charged with in a namespace while no job carries them.
+    pub fn waiting_bytes(&self, namespace: u16) -> Option<u64> {
+        self.job.as_ref().filter(|job| job.namespace == namespace).map(|job| job.shape.length)
+    }
+
     /// The chunk is lost, and with it the manifest. Answers how many references it held.
     pub fn forget_chunk(&mut self, chunk: EntryId) -> usize {
         let before = self.meta.chunks.len();
@@ -69,6 +79,11 @@ impl Manifests {
         self.by_entry.len()
     }
 
+    /// The chunks of all manifests, as often as they are named.
+    pub fn chunks(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.by_entry.values().flat_map(|meta| meta.chunks.iter().copied())
+    }
+
     /// The manifests that hold a chunk.
     pub fn naming(&self, chunk: EntryId) -> Vec<EntryId> {
         let naming = self.by_entry.iter().filter(|(_, meta)| meta.chunks.contains(&chunk));
@@ -77,6 +92,18 @@ impl Manifests {
 
     pub fn meta(&self, id: EntryId) -> Option<&Meta> {
         self.by_entry.get(&id)
+    }
+
+    /// Manifests last used before a tick.
+    pub fn colder_than(&self, tick: u32) -> Vec<EntryId> {
+        self.by_use.iter().take_while(|(used, _)| *used < tick).map(|(_, id)| *id).collect()
+    }
+
+    /// The manifest was used.
+    pub fn used(&mut self, id: EntryId, before: u32, now: u32) {
+        if self.by_use.remove(&(before, id)) {
+            self.by_use.insert((now, id));
+        }
     }
 
     pub fn published(&self, namespace: u16, name: &[u8]) -> Option<(EntryId, &Meta)> {
@@ -98,12 +125,14 @@ impl Manifests {
         }
     }
 
-    pub fn insert(&mut self, id: EntryId, meta: Meta) {
+    pub fn insert(&mut self, id: EntryId, tick: u32, meta: Meta) {
+        self.by_use.insert((tick, id));
         self.names.insert(meta.name.clone(), id);
         self.by_entry.insert(id, meta);
     }
 
-    fn remove(&mut self, id: EntryId) -> Option<Meta> {
+    fn remove(&mut self, id: EntryId, tick: u32) -> Option<Meta> {
+        self.by_use.remove(&(tick, id));
         let meta = self.by_entry.remove(&id)?;
         self.names.remove(&meta.name);
         Some(meta)
@@ -277,7 +306,6 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let meta = Meta {
             name: (namespace, put.name.to_vec(), refs),
             generation,
-            role: put.role,
             body,
             chunk_count: put.chunks.len() as u32,
             chunk_bytes: put.chunks.iter().map(|chunk| chunk.length).sum(),
@@ -333,7 +361,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     /// What makes an extent's completed writes durable, and itself found after a crash.
-    fn extent_needs(&self, extent: u32) -> [Need; 2] {
+    pub(super) fn extent_needs(&self, extent: u32) -> [Need; 2] {
         let (device, local) = self.locate(extent);
         let state = &self.devices[device].extents[local as usize];
         [
@@ -404,7 +432,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.touch(*chunk);
         }
         self.counters.manifests_put += 1;
-        self.manifests.insert(entry, op.meta);
+        self.manifests.insert(entry, self.catalog.view(entry).tick, op.meta);
         self.answer(op.ticket, Ok(Outcome::ManifestStored { generation }));
     }
 
@@ -429,14 +457,14 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             let seq = target.extents[local as usize].seq;
             let removed =
                 journal::Entry::Removed { digest: job.digest, extent: local, offset: place.offset, seq };
-            target.journal.append(&removed);
+            target.log(&removed);
             self.give_up_place(*place);
         }
     }
 
     /// Takes a manifest out; its chunks lose their references.
     pub(super) fn remove_manifest(&mut self, id: EntryId) {
-        let Some(meta) = self.manifests.remove(id) else { return };
+        let Some(meta) = self.manifests.remove(id, self.catalog.view(id).tick) else { return };
         meta.chunks.iter().for_each(|chunk| self.catalog.drop_ref(*chunk));
         self.remove_entry(id);
     }
@@ -562,7 +590,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let namespace = self.catalog.view(id).namespace;
         let Some(meta) = self.parse_table(namespace, name, table) else { return false };
         meta.chunks.iter().for_each(|chunk| self.catalog.add_ref(*chunk));
-        self.manifests.insert(id, meta);
+        self.manifests.insert(id, self.catalog.view(id).tick, meta);
         true
     }
 
@@ -581,7 +609,6 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         Some(Meta {
             name: (namespace, name, (role == Role::Refs).then_some(generation)),
             generation,
-            role,
             body: ValueInfo { length: header.body_length.get(), checksum: Checksum(header.body_checksum) },
             chunk_count: header.chunk_count.get(),
             chunk_bytes: listed.iter().map(|chunk| chunk.length.get()).sum(),

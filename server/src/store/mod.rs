@@ -18,9 +18,10 @@
 //!
 //! Not checked here: that payload bytes match their checksums, and that commands are executed once.
 
-#![allow(dead_code)] // Reclaiming space uses the rest.
-
+mod allocate;
+mod audit;
 mod catalog;
+mod checkpoint;
 mod command;
 mod config;
 mod counters;
@@ -29,8 +30,10 @@ mod format;
 mod journal;
 mod leases;
 mod manifest;
+mod place;
 mod read;
 mod recency;
+mod reclaim;
 mod recovery;
 mod remove;
 mod space;
@@ -39,6 +42,9 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+pub use allocate::Allocated;
+use allocate::Allocation;
+pub use audit::AuditError;
 use catalog::{Catalog, EntryId, Place, View};
 pub use command::{Command, CommandId, Disks, Done, Geometry, IoError, Op, ReadRequest, ReadResult, Segment};
 pub use config::{Config, DEVICES_MAX, EXTENT_BYTES_DEFAULT, Placement, Sync};
@@ -47,14 +53,15 @@ use durability::Wait;
 use format::{Digest, Kind, Secrets, Shape};
 use leases::Leases;
 use manifest::{ManifestOp, Manifests, OpId};
+use place::Placing;
 use read::Pin;
 pub use read::{BlockPlace, Corrupt, ReadPlan, RecordRead, Verdict};
 use recency::Recency;
+use reclaim::{BatchId, Move, Reclaim};
 pub use recovery::{DeviceProblem, FormatOptions, OpenError, OpenReport, format};
 use space::{Device, ExtentState, JobId, OpenExtent, Stream, WaitId};
 pub use types::*;
-pub use write::Allocated;
-use write::{Allocation, Job, Placing};
+use write::Job;
 
 /// See the module's head.
 pub struct Store<B> {
@@ -86,12 +93,15 @@ pub struct Store<B> {
     allocation_ends: BTreeSet<(u64, AllocationId)>,
     manifest_ops: HashMap<OpId, ManifestOp<B>>,
     waits: HashMap<WaitId, Wait>,
+    reclaim: Reclaim,
     in_flight: HashMap<CommandId, InFlight>,
     commands: VecDeque<Command<B>>,
     events: VecDeque<Event>,
     next_sync_ms: u64,
     stopping: Option<Ticket>,
     stop_begun: bool,
+    /// The superblocks say that the store was closed in good order.
+    closing: bool,
 }
 
 /// What a completion is about.
@@ -114,9 +124,31 @@ enum InFlight {
     },
     Journal {
         device: usize,
+        epoch: u64,
+    },
+    Superblock {
+        device: usize,
     },
     Flush {
         device: usize,
+    },
+    /// Records to move, read from `start` of an extent on.
+    MoveRead {
+        device: usize,
+        extent: u32,
+        batch: BatchId,
+        start: usize,
+        records: Vec<reclaim::Keep>,
+    },
+    Moves {
+        device: usize,
+        extent: u32,
+        batch: BatchId,
+        moves: Vec<Move>,
+    },
+    Discard {
+        device: usize,
+        extents: Vec<u32>,
     },
 }
 
@@ -187,6 +219,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             debug_assert!(false, "a command is completed once");
             return;
         };
+        let what = match what {
+            InFlight::MoveRead { device, extent, batch, start, records } => {
+                return self.move_read_ended(batch, (device, extent), start, records, result);
+            }
+            what => what,
+        };
         let result = result.map(|_| ());
         match what {
             InFlight::Records { device, extent, jobs, bytes, packed } => {
@@ -202,8 +240,16 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.write_ended(device, extent, result);
                 self.piece_ended(allocation, block, device, result);
             }
-            InFlight::Journal { device } => self.journal_ended(device, result),
+            InFlight::Journal { device, epoch } => self.journal_ended(device, epoch, result),
+            InFlight::Superblock { device } => self.superblock_step(device, result),
             InFlight::Flush { device } => self.flush_ended(device, result),
+            InFlight::Moves { device, extent, batch, moves } => {
+                let result = self.unless_failed(device, result);
+                self.write_ended(device, extent, result);
+                self.moves_ended(batch, device, moves, result);
+            }
+            InFlight::Discard { device, extents } => self.discard_ended(device, extents),
+            InFlight::MoveRead { .. } => debug_assert!(false, "handled above"),
         }
     }
 
@@ -283,10 +329,14 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Starts whatever can be started.
     fn pump(&mut self) {
+        self.reclaim_pump();
         self.place_waiting();
         self.pack_waiting();
         for device in 0..self.devices.len() {
+            self.discard_pump(device);
             self.journal_pump(device);
+            self.checkpoint_pump(device);
+            self.superblock_pump(device);
             self.flush_pump(device);
         }
         self.finish_stop();

@@ -171,6 +171,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let Some(pin) = self.pins.remove(&pin) else { return };
         for extent in &pin.extents {
             self.extent_mut(*extent).busy -= 1;
+            let (device, local) = self.locate(*extent);
+            self.free_if_idle(device, local);
         }
         match verdict {
             Verdict::Good => {}

@@ -13,11 +13,18 @@ pub struct Recency {
     used_bytes: u64,
     tick_bytes: u64,
     bytes: BTreeMap<u32, u64>,
+    sum: u64,
 }
 
 impl Recency {
     pub fn new(capacity_bytes: u64) -> Self {
-        Self { now: 0, used_bytes: 0, tick_bytes: (capacity_bytes / TICKS).max(1), bytes: BTreeMap::new() }
+        Self {
+            now: 0,
+            used_bytes: 0,
+            tick_bytes: (capacity_bytes / TICKS).max(1),
+            bytes: BTreeMap::new(),
+            sum: 0,
+        }
     }
 
     pub fn now(&self) -> u32 {
@@ -34,16 +41,23 @@ impl Recency {
     }
 
     pub fn add(&mut self, tick: u32, bytes: u64) {
+        self.sum += bytes;
         *self.bytes.entry(tick).or_default() += bytes;
     }
 
     pub fn remove(&mut self, tick: u32, bytes: u64) {
         if let Some(sum) = self.bytes.get_mut(&tick) {
             *sum -= bytes;
+            self.sum -= bytes;
             if *sum == 0 {
                 self.bytes.remove(&tick);
             }
         }
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> u64 {
+        self.sum
     }
 
     /// The first tick that is too recent to belong to the coldest `bytes`.

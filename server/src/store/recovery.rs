@@ -224,12 +224,14 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             allocation_ends: BTreeSet::new(),
             manifest_ops: HashMap::new(),
             waits: HashMap::new(),
+            reclaim: Reclaim::default(),
             in_flight: HashMap::new(),
             commands: VecDeque::new(),
             events: VecDeque::new(),
             next_sync_ms: now_ms,
             stopping: None,
             stop_begun: false,
+            closing: false,
             config,
         }
     }
@@ -242,7 +244,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             let members: u64 = healthy().map(|device| 1 << device.index).sum();
             let mut refused = Vec::new();
             for (index, device) in self.devices.iter_mut().enumerate().filter(|(_, device)| !device.failed) {
-                let bytes = device.next_superblock(self.generation, members);
+                let bytes = device.next_superblock(self.generation, members, false);
                 let offset = superblock_offset(device.superblock.sequence.get());
                 let written =
                     disks.write(device.slot, offset, &bytes).and_then(|()| disks.flush(device.slot));
@@ -251,6 +253,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 }
             }
             if refused.is_empty() {
+                self.devices.iter_mut().for_each(|device| device.superblock_durable = self.generation);
                 break;
             }
             for (index, error) in refused {
@@ -271,12 +274,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
 impl Device {
     /// The superblock after the present one.
-    pub(super) fn next_superblock(&mut self, generation: u64, members: u64) -> Vec<u8> {
+    pub(super) fn next_superblock(&mut self, generation: u64, members: u64, clean: bool) -> Vec<u8> {
         let block = &mut self.superblock;
         block.sequence = (block.sequence.get() + 1).into();
         block.generation = generation.into();
         block.members = members.into();
-        block.flags = 0.into();
+        block.flags = u16::from(clean).into();
         block.seal();
         block.as_bytes().to_vec()
     }

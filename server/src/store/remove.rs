@@ -50,16 +50,20 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             let weight = self.weight(view.length, part as u32);
             let (device, local) = self.locate(place.extent);
             let target = &mut self.devices[device];
+            target.records -= 1;
             let extent = &mut target.extents[local as usize];
             extent.live_bytes -= weight;
             let seq = extent.seq;
-            target.journal.append(&Entry::Removed {
-                digest: view.digest,
-                extent: local,
-                offset: place.offset,
-                seq,
-            });
+            let digest = view.digest;
+            target.log(&Entry::Removed { digest, extent: local, offset: place.offset, seq });
+            // It may have a second copy, moved or on the way: that one is dead, too.
+            if let Some(copy) = self.reclaim.moving.remove(&(id, part as u32)) {
+                let local = copy.extent - target.base;
+                let seq = target.extents[local as usize].seq;
+                target.log(&Entry::Removed { digest, extent: local, offset: copy.offset, seq });
+            }
         }
+        self.reclaim.removals += 1;
         self.catalog.remove(id);
         self.leases.forget(id);
         self.namespaces.refund(view.namespace, view.length);
@@ -94,6 +98,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.recency.remove(view.tick, view.length);
             self.recency.add(now, view.length);
             self.catalog.set_tick(id, now);
+            if view.manifest {
+                self.manifests.used(id, view.tick, now);
+            }
         }
     }
 
@@ -103,10 +110,5 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if self.leases.take(client, id, until_ms).is_err() {
             self.counters.leases_refused += 1;
         }
-    }
-
-    /// Whether waiting may make room.
-    pub(super) fn room_may_come(&self) -> bool {
-        false
     }
 }

@@ -9,9 +9,10 @@
 
 use std::collections::VecDeque;
 
+use super::checkpoint::{Rewrite, SuperblockWrite};
 use super::command::Geometry;
 use super::format::{DATA_OFFSET, Superblock};
-use super::journal::{FRAME_BYTES_MAX, Journal};
+use super::journal::{Entry, FRAME_BYTES_MAX, Journal};
 use super::types::SECTOR_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Extent {
     pub last_write: u64,
     /// The journal position that must be written before a record in it is acknowledged.
     pub opened_at: u64,
+    /// `Freeing`, and the journal says so durably.
+    pub freed: bool,
 }
 
 const FREE: Extent = Extent {
@@ -49,6 +52,7 @@ const FREE: Extent = Extent {
     busy: 0,
     last_write: 0,
     opened_at: 0,
+    freed: false,
 };
 
 /// What kind of records an open extent gathers.
@@ -96,6 +100,11 @@ pub struct Device {
     pub free: VecDeque<u32>,
     pub open: [Option<OpenExtent>; 2],
     pub journal: Journal,
+    /// The chain that is to take its place.
+    pub rewrite: Option<Rewrite>,
+    pub superblock_write: SuperblockWrite,
+    /// Records that are alive, for the length of a rewritten journal.
+    pub records: u64,
     pub failed: bool,
     /// Writes completed, ever.
     pub completed: u64,
@@ -104,9 +113,15 @@ pub struct Device {
     /// A flush in flight: `completed` and the journal's `written` when it began.
     pub flushing: Option<(u64, u64)>,
     pub flush_waiters: Vec<(u64, WaitId)>,
+    /// The generation of the superblock that is durable.
+    pub superblock_durable: u64,
+    pub superblock_waiters: Vec<(u64, WaitId)>,
     pub journal_waiters: Vec<(u64, JournalWaiter)>,
     pub bytes_in_flight: usize,
     pub packs_in_flight: u32,
+    /// Freed extents that are to be discarded first.
+    pub discards: Vec<u32>,
+    pub discards_in_flight: u32,
 }
 
 /// Extents kept back so that the journal can always go on and be rewritten, and moving records never starves.
@@ -125,14 +140,21 @@ impl Device {
             free: VecDeque::new(),
             open: [None; 2],
             journal,
+            rewrite: None,
+            superblock_write: SuperblockWrite::default(),
+            records: 0,
             failed: false,
             completed: 0,
             flushed: 0,
             flushing: None,
             flush_waiters: Vec::new(),
+            superblock_durable: 0,
+            superblock_waiters: Vec::new(),
             journal_waiters: Vec::new(),
             bytes_in_flight: 0,
             packs_in_flight: 0,
+            discards: Vec::new(),
+            discards_in_flight: 0,
         }
     }
 
@@ -152,10 +174,23 @@ impl Device {
         Some((open.extent, start as u32))
     }
 
+    /// Adds an entry to the journal.
+    pub fn log(&mut self, entry: &Entry) {
+        self.journal.append(entry);
+        if let Some(rewrite) = &mut self.rewrite {
+            rewrite.journal.append(entry);
+        }
+    }
+
+    /// Free extents that new records may not have.
+    pub fn kept_back(&self) -> usize {
+        RESERVE_EXTENTS + self.journal_rewrite_extents()
+    }
+
     /// Whether a new extent may be opened for this stream.
     pub fn may_open(&self, stream: Stream) -> bool {
         let reserve = match stream {
-            Stream::Hot => RESERVE_EXTENTS + self.journal_rewrite_extents(),
+            Stream::Hot => self.kept_back(),
             Stream::Cold => self.journal_rewrite_extents() + 1,
         };
         !self.failed && self.free.len() > reserve
@@ -168,12 +203,8 @@ impl Device {
 
     /// Extents that a rewritten journal would take.
     pub fn journal_rewrite_extents(&self) -> usize {
-        if !self.geometry.persistent {
-            return 0;
-        }
-        // A rewritten journal is at most as long as the present one, and half of what is in it is alive at the most
-        // when a rewrite is due.
-        self.journal.extents.len().div_ceil(2)
+        let taken = self.rewrite.as_ref().map_or(0, |rewrite| rewrite.journal.extents.len());
+        if self.geometry.persistent { self.journal_live_extents().saturating_sub(taken) } else { 0 }
     }
 
     /// What the device can hold for records, at most.
