@@ -11,7 +11,7 @@ use memkv_wire::{ControlBuf, Message, Request, RequestWhich, Response};
 
 use super::*;
 use crate::read::{self, Source};
-use crate::store::{self, Config, Disks, FormatOptions, Geometry, Op, ReadRequest, SECTOR_BYTES, Segment};
+use crate::store::{self, Config, Disks, FormatOptions, Geometry, Op, ReadRequest, SECTOR_BYTES};
 
 pub(super) const BLOCK: usize = crate::store::BLOCK_BYTES;
 
@@ -100,11 +100,7 @@ impl Disk {
             }
             Op::Write { mut offset, segments } => {
                 for segment in segments {
-                    let bytes = match &segment {
-                        Segment::Owned(bytes) => bytes.to_vec(),
-                        Segment::Payload(bytes) => bytes.to_vec(),
-                        Segment::Zeros(length) => vec![0; *length],
-                    };
+                    let bytes = segment.bytes().map_or(vec![0; segment.len()], <[u8]>::to_vec);
                     self.write(0, offset, &bytes)?;
                     offset += bytes.len() as u64;
                 }

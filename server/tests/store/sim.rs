@@ -471,7 +471,7 @@ impl World {
             (Asked::Manifest { name, session }, Ok(Outcome::ManifestStored { generation })) => {
                 assert_eq!(generation, session.generation);
                 let model = &mut self.names[name];
-                model.pending.retain(|other, _| *other > generation);
+                model.pending.remove(&generation);
                 model.acked = Some(session);
                 model.delete_pending = false;
             }
@@ -490,7 +490,6 @@ impl World {
                 if model.acked.as_ref().is_some_and(|session| session.generation <= generation) {
                     model.acked = None;
                 }
-                model.pending.retain(|other, _| *other > generation);
             }
             (Asked::DeleteManifest { .. }, Err(StoreError::NotFound)) => {}
             (Asked::Stop, Ok(Outcome::Stopped)) => {}

@@ -21,8 +21,6 @@ pub(super) struct Replay<'a, B> {
     aside: HashMap<u32, Vec<Aside>>,
     /// Dead records of extents that were not sealed.
     dead: HashSet<Place>,
-    /// Records that were found and not taken up. The journal must say so, or they might be, the next time.
-    losers: Vec<(Digest, Place)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +42,7 @@ struct FoundManifest {
 
 impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
     pub fn run(store: &'a mut Store<B>, disks: &'a mut dyn Disks, report: &'a mut OpenReport) {
-        let mut replay =
-            Self { store, disks, report, aside: HashMap::new(), dead: HashSet::new(), losers: Vec::new() };
+        let mut replay = Self { store, disks, report, aside: HashMap::new(), dead: HashSet::new() };
         for device in 0..replay.store.devices.len() {
             if let Err(error) = replay.journal(device) {
                 replay.give_up(device, error);
@@ -280,11 +277,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         contested.extend(present.map(|(digest, id)| (digest, self.store.catalog.view(id).place)));
         let (manifests, values): (Vec<_>, Vec<_>) =
             groups.into_values().partition(|group| group[0].listed.kind == Kind::Manifest as u8);
-        for group in values {
-            let records = group.clone();
-            self.decide_value(group);
-            self.note_losers(&records);
-        }
+        values.into_iter().for_each(|group| self.decide_value(group));
         for batch in manifests.chunks(BATCH) {
             self.decide_manifests(batch);
         }
@@ -303,17 +296,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         let target = &mut store.devices[device];
         let seq = target.extents[local as usize].seq;
         let removed = Entry::Removed { digest: *digest, extent: local, offset: place.offset, seq };
-        target.journal.append(&removed);
-    }
-
-    /// Of these records, those that the catalogue does not hold.
-    fn note_losers(&mut self, records: &[Aside]) {
-        let Some(first) = records.first() else { return };
-        let digest = first.listed.digest;
-        let held =
-            self.store.catalog.find(&digest).map(|id| self.store.catalog.places(id)).unwrap_or_default();
-        let lost = records.iter().map(|record| record.place).filter(|place| !held.contains(place));
-        self.losers.extend(lost.map(|place| (digest, place)));
+        target.log(&removed);
     }
 
     fn decide_value(&mut self, group: Vec<Aside>) {
@@ -332,12 +315,10 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
             let present = self.as_aside(&view);
             whole.push((present, vec![view.place]));
             self.drop_entry(id);
-            self.losers.push((digest, view.place));
         }
         let newest = whole.into_iter().max_by_key(|(record, _)| self.lsn(record.place));
         if let Some((record, places)) = newest {
             self.insert(&record, &places);
-            self.losers.retain(|(_, place)| !places.contains(place));
         }
     }
 
@@ -415,7 +396,6 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 whole
             });
             self.report.manifests_dropped += u64::from(!taken);
-            self.note_losers(group);
         }
     }
 
@@ -456,12 +436,6 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
 
     /// Extents get their last state, and what their records weigh.
     fn settle(&mut self) {
-        for (digest, place) in std::mem::take(&mut self.losers) {
-            let (device, local) = self.store.locate(place.extent);
-            let target = &mut self.store.devices[device];
-            let seq = target.extents[local as usize].seq;
-            target.log(&Entry::Removed { digest, extent: local, offset: place.offset, seq });
-        }
         let store = &mut *self.store;
         let ids: Vec<_> = store.catalog.ids().collect();
         for id in ids {
