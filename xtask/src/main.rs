@@ -3,6 +3,7 @@
 //! Each works in a fresh clone on a machine with Rust alone; what more a command can use, it says in its help.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod generate;
 mod licences;
 mod shell;
@@ -28,6 +29,12 @@ enum Command {
     /// was skipped with the reason. Tests that need more than Rust (python3 with xxhash, g++, valgrind, npm, capnp)
     /// skip themselves where it is missing; `.ci/run` installs all of it.
     Test(tests::Options),
+    /// Save and restore a session through the built plugin and a real server; print the figures.
+    ///
+    /// Builds the server, the plugin and an example engine, starts the server on a temporary directory and a free port,
+    /// and runs the engine: a cold save, a warm one, a second session that shares half of the first, and restores. Beside
+    /// them, the same bytes as one local file.
+    Demo(demo::Options),
     /// Write anew what is generated from schema/ and committed.
     ///
     /// That is the CodeGeneratorRequest (needs the `capnp` tool, Debian: capnproto), the golden copy of the generated code and
@@ -43,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Test(options) => tests::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Gen => generate::run(),
         Command::Licences => licences::run(),
     };
