@@ -2,13 +2,43 @@
 
 mod support;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
-use support::backend::{Backend, Directory};
+use support::backend::{Backend, Directory, Memkv};
 
 #[test]
 fn the_c_probe_holds_on_a_directory() {
     probe("the_c_probe_holds_on_a_directory", || Box::new(Directory::new()));
+}
+
+#[test]
+fn the_c_probe_holds_on_memkv() {
+    probe("the_c_probe_holds_on_memkv", || Box::new(Memkv::new()));
+}
+
+#[test]
+fn omlx_habits_hold_on_memkv() {
+    omlx("omlx_habits_hold_on_memkv", || Box::new(Memkv::new()));
+}
+
+/// The engine keeps its handle while the server is killed and comes back.
+#[test]
+fn a_handle_outlives_its_server() {
+    if support::missing_tool(&["python3"]).is_some() {
+        return support::skip("a_handle_outlives_its_server", "python3 is not installed");
+    }
+    let mut backend = Memkv::new();
+    let mut command = omlx_command(&backend, "restart");
+    let mut engine = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 starts");
+    let mut said = String::new();
+    let output = engine.stdout.as_mut().expect("stdout is a pipe");
+    BufReader::new(output).read_line(&mut said).expect("stdout can be read");
+    assert_eq!(said, "READY\n");
+    backend.crash();
+    writeln!(engine.stdin.as_mut().expect("stdin is a pipe")).expect("stdin can be written");
+    let status = engine.wait().expect("python3 ends");
+    assert!(status.success(), "see the message on stderr: {status}");
 }
 
 #[test]
@@ -29,7 +59,7 @@ fn probe(test: &str, backend: impl Fn() -> Box<dyn Backend>) {
         support::run(
             Command::new(compiler)
                 .args(["-Wall", "-Wextra", "-Werror", "-g"])
-                .args(support::header_directories())
+                .arg(support::header_directory())
                 .args(language)
                 .arg(&source)
                 .args(["-x", "none", "-ldl", "-o"])
@@ -41,12 +71,9 @@ fn probe(test: &str, backend: impl Fn() -> Box<dyn Backend>) {
         return support::skip(test, "under valgrind: valgrind is not installed");
     }
     let mut valgrind = Command::new("valgrind");
-    valgrind.args([
-        "--quiet",
-        "--leak-check=full",
-        "--errors-for-leak-kinds=definite,indirect",
-        "--error-exitcode=9",
-    ]);
+    valgrind.args(["--quiet", "--leak-check=full", "--error-exitcode=9"]);
+    // What a library keeps until the process ends is no leak.
+    valgrind.args(["--errors-for-leak-kinds=definite,indirect", "--show-leak-kinds=definite,indirect"]);
     run_probe(valgrind.arg(directory.join("probe-gcc")), backend());
 }
 

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use memkv_wire::manifest::{self, ManifestBlob};
 use memkv_wire::{ChunkKind, HashAlgorithm};
-use support::backend::{Backend, Directory};
+use support::backend::{Backend, Directory, Memkv};
 use support::run;
 use tempfile::TempDir;
 
@@ -44,6 +44,26 @@ const CASES: [Case; 4] = [
 #[test]
 fn a_session_in_a_directory_survives() {
     for_each_case("a_session_in_a_directory_survives", || Box::new(Directory::new()));
+}
+
+#[test]
+fn a_session_in_memkv_survives() {
+    for_each_case("a_session_in_memkv_survives", || Box::new(Memkv::new()));
+}
+
+/// MemKV reads manifests of its own format: one that names a chunk nobody put is not published.
+#[test]
+fn a_manifest_that_names_a_missing_chunk_is_refused() {
+    let Some(example) = example("a_manifest_that_names_a_missing_chunk_is_refused") else { return };
+    for case in &CASES {
+        let world = World::new(&example, case, Box::new(Memkv::new()));
+        run(&mut world.save("1", "one"));
+        let last = (case.chunks - 1).to_string(); // not shared with the first session
+        let output = world.save("2", "one").args(["--omit", &last]).output().expect("the example starts");
+        let told = String::from_utf8_lossy(&output.stderr).contains("put_manifest answered -2");
+        assert!(told, "{}", support::described(&output));
+        assert!(world.restore("1", "one") == world.reference("1"), "the manifest before it is gone");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@
 // which chunks a manifest names, delete chunks, or clean up temporary files of a process that died.
 //
 // Build: cc -std=c11 -Wall -Wextra -Werror -O2 -fPIC -shared -fvisibility=hidden
-//           -I abi/include conformance/backends/dir.c -o libkv_store_dir.so
+//           -I conformance/include conformance/backends/dir.c -o libkv_store_dir.so
 
 #define _POSIX_C_SOURCE 200809L
 #ifdef __APPLE__

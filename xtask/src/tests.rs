@@ -135,6 +135,10 @@ fn run_binary(binary: &Binary, options: &Options) -> Result<Tally> {
     command.current_dir(&binary.package_root);
     // What cargo sets for a test, where it differs from what it set for us.
     command.env("CARGO_MANIFEST_DIR", &binary.package_root).env("CARGO_PKG_NAME", &binary.package);
+    // What was built before the tests: without this, tests that need a program of another package build it themselves.
+    if let Some(programs) = binary.executable.ancestors().nth(2) {
+        command.env("MEMKV_BIN_DIR", programs);
+    }
     command.args(&options.filter).arg("--show-output");
     let ended = announced(&binary.name, command, options)?;
     Ok(report(Tally::of_binary(&binary.name, &ended.output, succeeded(&ended)), &ended, options))

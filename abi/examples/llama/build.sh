@@ -75,7 +75,7 @@ compile() {
     mkdir -p "$out/schema"
     capnp compile -oc++:"$out/schema" --src-prefix="$root/schema" "$root/schema/manifest.capnp"
     g++ -std=c++17 -O2 -Wall -Wextra -Werror -DLLAMA_LIBRARY_DIR="\"$libraries\"" \
-        -I "$root/abi/include" -I "$root/abi/tests/consumers" -isystem "$out/schema" \
+        -I "$root/abi/include" -isystem "$out/schema" \
         -isystem "$out/include/include" -isystem "$out/include/ggml/include" \
         "$here"/*.cc -x c++ "$out/schema/manifest.capnp.c++" -x none -o "$out/llama_session.new" \
         -L "$libraries" -Wl,-rpath,"$libraries" -l:libllama.v0.5.0.so -l:libggml.v0.5.0.so -l:libggml-base.so \

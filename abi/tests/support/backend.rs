@@ -1,9 +1,13 @@
 //! A store for a test: a namespace nobody else uses, a library to load, and a way to crash it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use memkv_client::Config;
+use memkv_client::blocking::Client;
+use memkv_wire::mac::Key;
 use tempfile::TempDir;
 
 pub trait Backend {
@@ -63,4 +67,89 @@ impl Backend for Directory {
     }
 
     fn crash(&mut self) {}
+}
+
+/// libkv_store_memkv and a server of its own, in file mode on a temporary directory.
+pub struct Memkv {
+    data: TempDir,
+    server: Server,
+}
+
+impl Memkv {
+    pub fn new() -> Self {
+        let data = TempDir::new().expect("a temporary directory");
+        let server = Server::start(data.path(), "127.0.0.1:0");
+        Memkv { data, server }
+    }
+}
+
+impl Backend for Memkv {
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("KV_STORE_LIBRARY_PATH", super::programs().display().to_string()),
+            ("MEMKV_AUTH_KEY", self.server.key.clone()),
+        ]
+    }
+
+    fn uri(&self) -> String {
+        format!("memkv://{}/consumers/", self.server.address)
+    }
+
+    fn library(&self) -> PathBuf {
+        super::programs().join("libkv_store_memkv.so")
+    }
+
+    fn chunks_stored(&self) -> u64 {
+        let key = Key::from_hex(&self.server.key).expect("the server printed a key");
+        let config = Config::new(&self.uri(), key).expect("the uri is good");
+        let client = Client::connect(config).expect("the server is there");
+        let counters = client.stats("values_stored").expect("the server answers");
+        let [(_, count)] = counters.as_slice() else { panic!("one counter, not {counters:?}") };
+        *count
+    }
+
+    fn crash(&mut self) {
+        self.server.kill();
+        self.server = Server::start(self.data.path(), &self.server.address);
+    }
+}
+
+struct Server {
+    process: Child,
+    address: String,
+    key: String,
+}
+
+impl Server {
+    /// Returns once the server listens. Its log goes to a file beside its data.
+    fn start(data: &Path, listen: &str) -> Self {
+        let mut command = Command::new(super::programs().join("memkv"));
+        command.arg("start").arg("--data").arg(data.join("data")).args(["--listen", listen]);
+        command.arg("--log-file").arg(data.join("log")).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut lines = BufReader::new(process.stdout.take().expect("stdout is a pipe")).lines();
+        let mut value_after = |prefix: &str| {
+            let line = lines.next().and_then(Result::ok).unwrap_or_default();
+            match line.strip_prefix(prefix) {
+                Some(value) => value.to_owned(),
+                None => panic!("the server said {line:?}; log: {:?}", fs::read_to_string(data.join("log"))),
+            }
+        };
+        let address = value_after("listening on ");
+        let key = value_after("export MEMKV_AUTH_KEY=");
+        Server { process, address, key }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("the server can be killed");
+        self.process.wait().expect("the server ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed before.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

@@ -69,7 +69,8 @@ pub fn dir_backend() -> &'static Path {
                 "-shared",
                 "-fvisibility=hidden",
             ])
-            .args(header_directories())
+            .arg("-I")
+            .arg(repository().join("conformance/include"))
             .arg(repository().join("conformance/backends/dir.c"))
             .arg("-o")
             .arg(&built));
@@ -78,9 +79,32 @@ pub fn dir_backend() -> &'static Path {
     })
 }
 
-/// Where kv_store_v1.h is, as compiler arguments.
-pub fn header_directories() -> Vec<String> {
-    ["abi/include", "abi/tests/consumers"]
-        .map(|directory| format!("-I{}", repository().join(directory).display()))
-        .to_vec()
+/// Where MemKV's kv_store_v1.h is, as a compiler's argument.
+pub fn header_directory() -> String {
+    format!("-I{}", repository().join("abi/include").display())
+}
+
+/// The directory that holds `memkv` and libkv_store_memkv.so: `MEMKV_BIN_DIR`, or else where cargo
+/// puts them, after it was asked to build them.
+pub fn programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        if let Some(directory) = std::env::var_os("MEMKV_BIN_DIR") {
+            return directory.into();
+        }
+        // TARGET/PROFILE/deps/test-binary
+        let executable = std::env::current_exe().expect("a test knows its path");
+        let directory = executable.ancestors().nth(2).expect("cargo's layout");
+        let profile = match directory.file_name().and_then(|name| name.to_str()) {
+            Some("debug") => "dev",
+            Some(name) => name,
+            None => panic!("{} is not cargo's layout", directory.display()),
+        };
+        run(Command::new(env!("CARGO"))
+            .current_dir(repository())
+            .args(["build", "--quiet", "--package", "memkv-server", "--package", "kv-store-memkv"])
+            .args(["--profile", profile, "--target-dir"])
+            .arg(directory.parent().expect("cargo's layout")));
+        directory.to_owned()
+    })
 }
