@@ -51,6 +51,7 @@ fn a_session_in_memkv_survives() {
     for_each_case("a_session_in_memkv_survives", || Box::new(Memkv::new()));
 }
 
+//= MKV-MAN-5 test
 /// MemKV reads manifests of its own format: one that names a chunk nobody put is not published.
 #[test]
 fn a_manifest_that_names_a_missing_chunk_is_refused() {

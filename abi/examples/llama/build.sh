@@ -23,11 +23,11 @@ cannot() {
     exit 77
 }
 
-# The last line of a failed command's output goes into the reason.
+# The first error in a failed command's output, or its last line, goes into the reason.
 try() {
     what=$1
     shift
-    "$@" >"$out/log" 2>&1 || cannot "$what failed: $(tail -n 1 "$out/log")"
+    "$@" >"$out/log" 2>&1 || cannot "$what failed: $(grep -i -m 1 error "$out/log" || tail -n 1 "$out/log")"
 }
 
 check_tools() {
@@ -45,7 +45,7 @@ fetch_libraries() {
     rm -rf "$out/npm" "$out/include" "$out/fetch"
     mkdir -p "$out/npm" "$out/include" "$out/fetch"
     cd "$out/fetch"
-    try "npm pack" npm pack --silent "@node-llama-cpp/linux-x64@$version" "node-llama-cpp@$version"
+    try "npm pack" npm pack --loglevel error "@node-llama-cpp/linux-x64@$version" "node-llama-cpp@$version"
     sha256sum --check --quiet "$here/checksums.txt"
     tar -xzf "node-llama-cpp-linux-x64-$version.tgz" -C "$out/npm" --strip-components 1
     tar -xzf "node-llama-cpp-$version.tgz" package/llama/gitRelease.bundle
