@@ -8,7 +8,7 @@ use memkv_transport::buf::{Buf, BufMut};
 use super::{Ended, IO_THREADS, Shell};
 use crate::read::{self, Source};
 use crate::service::{BodyJob, ReadCommand};
-use crate::store::{Command, IoError};
+use crate::store::{Command, IoError, Op};
 
 /// Jobs that one thread takes at a time.
 const JOBS_AT_ONCE_MAX: usize = 16;
@@ -17,6 +17,12 @@ pub(super) enum Job {
     Device(Command<Buf>),
     Read(ReadCommand),
     Body(BodyJob),
+}
+
+impl Job {
+    fn is_flush(&self) -> bool {
+        matches!(self, Job::Device(Command { op: Op::Flush, .. }))
+    }
 }
 
 /// First come, first served. Its length is bounded by the service's windows.
@@ -56,7 +62,9 @@ impl Queue {
                 jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
             }
             let share = (jobs.waiting.len() / IO_THREADS).clamp(1, JOBS_AT_ONCE_MAX);
-            taken.extend(jobs.waiting.drain(..share));
+            // A flush is slow: nothing else waits for its end.
+            let quick = jobs.waiting.iter().take(share).take_while(|job| !job.is_flush()).count();
+            taken.extend(jobs.waiting.drain(..quick.max(1)));
             drop(jobs);
             if !work(&mut taken) {
                 return;

@@ -141,21 +141,7 @@ fn any_frames(seed: u64) {
         let payload: Vec<u8> = (0..payload_bytes.min(1 << 20)).map(|_| 7).collect();
         let request_id = random.below(10) as u32;
         world.decoded(connection, request_id, random.below(3) > 0, &request, &payload);
-        match random.below(12) {
-            0 => world.hold = true,
-            1 => world.release_held(),
-            2 => world.stall = true,
-            3 => world.report_sent(),
-            4 => {
-                world.service.tick(world.now_ms);
-                world.settle();
-            }
-            5 => {
-                world.service.disconnected(world.now_ms, connection);
-                world.settle();
-            }
-            _ => {}
-        }
+        disturb(&mut world, &mut random, connection);
         for (closed, _) in std::mem::take(&mut world.closed) {
             connections.retain(|open| *open != closed);
         }
@@ -171,6 +157,25 @@ fn any_frames(seed: u64) {
     world.service.stop(world.now_ms);
     world.settle();
     assert!(world.stopped);
+}
+
+/// Sometimes something happens beside the frames.
+fn disturb(world: &mut World, random: &mut Random, connection: ConnectionId) {
+    match random.below(12) {
+        0 => world.hold = true,
+        1 => world.release_held(),
+        2 => world.stall = true,
+        3 => world.report_sent(),
+        4 => {
+            world.service.tick(world.now_ms);
+            world.settle();
+        }
+        5 => {
+            world.service.disconnected(world.now_ms, connection);
+            world.settle();
+        }
+        _ => {}
+    }
 }
 
 /// A frame that mostly does what it should, on a few keys, so that requests meet each other.
