@@ -1,18 +1,27 @@
 //! Devices: where the store's bytes live.
 //!
 //! A [`Device`] moves bytes and flushes; it knows nothing of records. All calls block, and may be made from many threads
-//! at once. `memory` keeps nothing; `file` is one shard file of a directory.
+//! at once. `memory` keeps nothing; `file` is one shard file of a directory; `direct` is a block device (or a file) through
+//! io_uring, on Linux. Unsafe code is in `ring` and `staging` alone.
 //!
 //! [`execute`] runs one of the store's commands; [`Devices`] is the list of them all, in the order of their slots, and
 //! serves as the store's `Disks` while it is formatted or opened.
 
+#[cfg(target_os = "linux")]
+mod direct;
 mod file;
 mod memory;
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(target_os = "linux")]
+mod staging;
 
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::store::{Command, Disks, Done, Geometry, IoError, Op, ReadRequest, ReadResult, Segment};
+#[cfg(target_os = "linux")]
+pub use direct::{Mode, UringDevice};
 pub use file::{Absent, Directory, DirectoryError, FileDevice, open_directory};
 pub use memory::MemoryDevice;
 

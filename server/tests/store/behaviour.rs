@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use memkv_server::io::{Device, Devices, MemoryDevice, open_directory};
+#[cfg(target_os = "linux")]
+use memkv_server::io::{Mode, UringDevice};
 use memkv_server::store::*;
 
 use crate::rig::*;
@@ -42,6 +44,42 @@ impl World for Files {
     }
 }
 
+/// Past the page cache: files opened with O_DIRECT, which need no privilege.
+#[cfg(target_os = "linux")]
+struct Direct(tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl Direct {
+    fn new() -> Self {
+        // Not below /tmp, which may be a tmpfs that knows no O_DIRECT.
+        Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+    }
+
+    fn open(&self) -> Vec<Arc<dyn Device>> {
+        let open = |n: usize| {
+            let path = self.0.path().join(format!("disk-{n}"));
+            Arc::new(UringDevice::open(&path, Mode::Direct).unwrap()) as Arc<dyn Device>
+        };
+        (0..2).map(open).collect()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl World for Direct {
+    fn devices(&self, capacity_bytes: u64) -> Vec<Arc<dyn Device>> {
+        for n in 0..2 {
+            let file = std::fs::File::create_new(self.0.path().join(format!("disk-{n}"))).unwrap();
+            file.set_len(capacity_bytes / 2).unwrap();
+        }
+        self.open()
+    }
+
+    fn reopened(&self, devices: Devices) -> Option<Devices> {
+        drop(devices);
+        Some(Devices::new(self.open()))
+    }
+}
+
 macro_rules! behaviour {
     ($($test:ident)*) => {
         mod memory {
@@ -49,6 +87,10 @@ macro_rules! behaviour {
         }
         mod file {
             $(#[test] fn $test() { super::$test(&super::Files(tempfile::tempdir().unwrap())); })*
+        }
+        #[cfg(target_os = "linux")]
+        mod direct {
+            $(#[test] fn $test() { super::$test(&super::Direct::new()); })*
         }
     };
 }

@@ -285,12 +285,17 @@ impl World {
         let key = self.rng.random_range(0..KEYS);
         let name = self.rng.random_range(0..NAMES);
         match self.rng.random_range(0..100) {
-            // A put and a delete of one key at the same time may end in either order: that is the client's affair.
+            // A put and a delete of one key (or name) at the same time may end in either order: that is the client's affair.
             0..55
                 if self.is_asked(|asked| matches!(asked, Asked::Delete { key: other } if *other == key)) => {}
             55..65
                 if self.is_asked(|asked| matches!(asked, Asked::Put { key: other, .. } if *other == key)) => {
             }
+            65..85
+                if self
+                    .is_asked(|asked| matches!(asked, Asked::DeleteManifest { name: n } if *n == name)) => {}
+            85..92
+                if self.is_asked(|asked| matches!(asked, Asked::Manifest { name: n, .. } if *n == name)) => {}
             0..55 => {
                 let version = self.keys[key].stored.unwrap_or(self.keys[key].version);
                 let ticket = self.ask(Asked::Put { key, version });
