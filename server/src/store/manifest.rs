@@ -423,6 +423,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             Some(job) if op.failed.is_none() => job,
             job => return self.end_failed_manifest(id, job),
         };
+        //= MKV-PUT-6
         if let Some(old) = current {
             self.remove_manifest(old);
         }

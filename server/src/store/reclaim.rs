@@ -239,6 +239,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         self.weight(self.catalog.view(id).length, part) as usize
     }
 
+    //= MKV-PUT-4
     fn is_hot(&self, id: EntryId, cutoff: u32) -> bool {
         let view = self.catalog.view(id);
         view.refs > 0 || view.manifest || view.tick >= cutoff || self.leases.is_leased(id)
