@@ -78,6 +78,8 @@ pub struct Judge<'a> {
     pub chunks: &'a mut Chunks,
     /// Whether stored bytes may have turned into misses: the disks damage what they read.
     pub rot: bool,
+    /// Whether sessions, and values that none names, may have been evicted.
+    pub tight: bool,
 }
 
 /// Where an operation is.
@@ -287,7 +289,7 @@ impl Operation {
             Err(error) => return passing(error),
         };
         let Some(stored) = stored else {
-            if !judge.rot {
+            if !judge.rot && !judge.tight {
                 judge.model.seen(name, None)?;
             }
             return Ok(Next::Over);
@@ -328,7 +330,8 @@ impl Operation {
                 ReadStatus::Read { .. } => return Err(format!("chunk {chunk} has bytes nobody wrote")),
                 ReadStatus::Miss => {
                     let named = matches!(self.plan, Plan::Restore { name } if judge.model.is_settled(name));
-                    if !judge.rot && (named || judge.model.must_have_been_there(&self.there, *chunk)) {
+                    let kept = !judge.tight && judge.model.must_have_been_there(&self.there, *chunk);
+                    if !judge.rot && (named || kept) {
                         return Err(format!("chunk {chunk} is lost ({:?})", self.plan));
                     }
                 }
@@ -350,9 +353,9 @@ impl Operation {
         };
         for (chunk, length) in chunks.iter().zip(lengths) {
             let whole = judge.chunks.bytes(*chunk).len() as u64;
-            if length != whole
-                && (length != 0 || (judge.model.must_have_been_there(&self.there, *chunk) && !judge.rot))
-            {
+            let kept = !judge.rot && !judge.tight;
+            let kept = kept && judge.model.must_have_been_there(&self.there, *chunk);
+            if length != whole && (length != 0 || kept) {
                 return Err(format!("chunk {chunk} exists with {length} bytes, not {whole}"));
             }
         }

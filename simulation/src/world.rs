@@ -24,6 +24,8 @@ const NAMES: u64 = 6;
 const ACTIONS: u32 = 60;
 /// Operations at a time.
 const RUNNING_MAX: usize = 6;
+/// Room for one block and little else.
+const TIGHT_EXTENT_BYTES: u32 = (1 << 20) + (64 << 10);
 const TIMEOUT_MS: u64 = 4000;
 /// A world that takes more steps than this goes round in circles.
 const STEPS_MAX: u64 = 2_000_000;
@@ -101,6 +103,8 @@ struct Faults {
     power: bool,
     cuts: bool,
     rot: bool,
+    /// The disks hold less than is written.
+    tight: bool,
 }
 
 impl World {
@@ -111,16 +115,22 @@ impl World {
             power: random.below(2) == 0,
             cuts: random.below(4) != 0,
             rot: random.below(8) == 0,
+            tight: random.below(3) == 0,
         };
         let key = Key::from_bytes(random.array());
         let disks = DiskOptions {
             devices: 1 + random.below(3) as usize,
-            capacity_bytes: 192 << 20,
+            capacity_bytes: if faults.tight {
+                (14 + random.below(10)) * u64::from(TIGHT_EXTENT_BYTES)
+            } else {
+                192 << 20
+            },
             latency_max: Duration::from_micros(50 + random.below(20_000)),
             rot_ppm: if faults.rot { 20_000 } else { 0 },
         };
         let config = store::Config {
             placement: if random.below(2) == 0 { store::Placement::Rotate } else { store::Placement::Spread },
+            extent_bytes: if faults.tight { TIGHT_EXTENT_BYTES } else { store::EXTENT_BYTES_DEFAULT },
             ..store::Config::default()
         };
         let damage = random.below(3) == 0;
@@ -289,7 +299,12 @@ impl World {
     fn follow(&mut self, call: CallId, operation: &mut Operation) -> Result<Next, Violation> {
         while let Some(progress) = self.client.progress(call) {
             self.digest(format!("{call:?} {progress:?}").as_bytes());
-            let mut judge = Judge { model: &mut self.model, chunks: &mut self.chunks, rot: self.faults.rot };
+            let mut judge = Judge {
+                model: &mut self.model,
+                chunks: &mut self.chunks,
+                rot: self.faults.rot,
+                tight: self.faults.tight,
+            };
             match operation.progress(progress, &mut self.client.core, &mut judge)? {
                 Next::Wait => {}
                 next => return Ok(next),
