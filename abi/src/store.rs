@@ -21,7 +21,7 @@ use crate::buffer::{BUFFER_SIZE_BYTES_MAX, Hash, PutBuffer, Ready};
 use crate::cbuf::Malloced;
 use crate::code::Failure;
 use crate::log::{self, Level};
-use crate::prefetch::Prefetched;
+use crate::prefetch::{PREFETCH_SIZE_BYTES_MAX, Prefetched};
 
 /// A chunk's limit: that of a value.
 pub(crate) const CHUNK_SIZE_BYTES_MAX: usize = VALUE_SIZE_BYTES_MAX as usize;
@@ -34,8 +34,14 @@ const TIMEOUT_MS: u64 = 10_000;
 const TIMEOUT_VARIABLE: &str = "MEMKV_TIMEOUT_MS";
 /// A flush of at least so many bytes asks first what is stored already.
 const ASK_SIZE_BYTES_MIN: usize = 256 << 10;
-/// Hashes that are prefetched with one request.
-const PREFETCH_GROUP: usize = 512;
+/// Memory made ready for each direction when a store is opened: a small session's worth.
+const WARM_SIZE_BYTES: usize = 4 << 20;
+/// Chunks that are prefetched with the first request, and with later ones as many as make up about so many bytes.
+const PREFETCH_FIRST: usize = 256;
+const PREFETCH_GROUP_MAX: usize = 512;
+const PREFETCH_GROUP_SIZE_BYTES: u64 = 64 << 20;
+/// A chunk that is written past the buffer may take a second for each so many bytes, beside what any call may take.
+const WRITE_SIZE_BYTES_PER_S: usize = 10 << 20;
 /// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
 const RECEIVE_SIZE_BYTES_MAX: usize = 512 << 20;
 
@@ -49,8 +55,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Connects. `first` is what the background thread does first.
-    pub fn open(uri: &str, first: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
+    /// Connects. `first` is what every thread of the store does first.
+    pub fn open(uri: &str, first: impl FnOnce() + Copy + Send + 'static) -> Result<Self, Error> {
         let mut config = Config::new(uri, key_from_env()?)?;
         config.timeout_ms = std::env::var(TIMEOUT_VARIABLE)
             .ok()
@@ -60,6 +66,7 @@ impl Store {
         config.receive_size_bytes_max = RECEIVE_SIZE_BYTES_MAX;
         config.client_name = concat!("libkv_store_memkv ", env!("CARGO_PKG_VERSION")).to_owned();
         let client = Client::connect_with(config, first)?;
+        warm_up(client.client().clone(), first);
         Ok(Self {
             client,
             buffer: Mutex::new(PutBuffer::new()),
@@ -109,7 +116,9 @@ impl Store {
     /// A chunk that is larger than the buffer.
     fn put_through(&self, hash: &Hash, data: &[u8]) -> Result<(), Failure> {
         let parts = self.copied(data)?;
-        match self.client.put(hash.as_bytes(), &parts) {
+        let more = Duration::from_secs((data.len() / WRITE_SIZE_BYTES_PER_S) as u64);
+        let client = self.client.with_timeout(self.client.timeout() + more);
+        match client.put(hash.as_bytes(), &parts) {
             Err(Error::Storage(error)) if error.status == Status::Conflict => Err(Failure::Conflict),
             result => Ok(result?),
         }
@@ -142,18 +151,32 @@ impl Store {
                 }
             }
         }
-        for group in wanted.chunks(PREFETCH_GROUP) {
-            let keys: Vec<&[u8]> = group.iter().map(Hash::as_bytes).collect();
-            let values = self.client.get_many(&keys)?;
-            let mut prefetched = lock(&self.prefetched);
-            for (hash, value) in group.iter().zip(values) {
-                // What failed is asked for again, alone, when it is wanted.
-                if let Ok(Some(value)) = value {
-                    prefetched.add(*hash, value);
-                }
-            }
+        // How long the chunks are is known only when they came: the next request asks for as many as fit.
+        let (mut rest, mut count, mut received_bytes) = (&wanted[..], PREFETCH_FIRST, 0);
+        while !rest.is_empty() && received_bytes < PREFETCH_SIZE_BYTES_MAX {
+            let (group, later) = rest.split_at(count.min(rest.len()));
+            let group_bytes = self.prefetch_group(group)?;
+            received_bytes += group_bytes;
+            let average_bytes = (group_bytes / group.len() as u64).max(1);
+            count = (PREFETCH_GROUP_SIZE_BYTES / average_bytes).clamp(1, PREFETCH_GROUP_MAX as u64) as usize;
+            rest = later;
         }
         Ok(())
+    }
+
+    fn prefetch_group(&self, group: &[Hash]) -> Result<u64, Failure> {
+        let keys: Vec<&[u8]> = group.iter().map(Hash::as_bytes).collect();
+        let values = self.client.get_many(&keys)?;
+        let mut received_bytes = 0;
+        let mut prefetched = lock(&self.prefetched);
+        for (hash, value) in group.iter().zip(values) {
+            // What failed is asked for again, alone, when it is wanted.
+            if let Ok(Some(value)) = value {
+                received_bytes += value.size_bytes();
+                prefetched.add(*hash, value);
+            }
+        }
+        Ok(received_bytes)
     }
 
     // --------------------------------------------------------------------------------------- manifests
@@ -351,6 +374,16 @@ impl Store {
         };
         bytes.chunks(checksum::BLOCK_SIZE_BYTES).map(copy).collect()
     }
+}
+
+/// Makes memory ready for the first session, beside whatever the engine does after opening the store.
+fn warm_up(client: memkv_client::Client, first: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        first();
+        client.warm_up(WARM_SIZE_BYTES);
+    };
+    // Without a thread for it, the first session is slower: no reason not to open.
+    let _ = std::thread::Builder::new().name("memkv-warm-up".to_owned()).spawn(run);
 }
 
 impl Ready {

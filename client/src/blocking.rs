@@ -82,6 +82,11 @@ impl Client {
         Ok(Self { client, background })
     }
 
+    /// See [`crate::Client::timeout`].
+    pub fn timeout(&self) -> Duration {
+        self.client.timeout()
+    }
+
     /// See [`crate::Client::with_timeout`].
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { client: self.client.with_timeout(timeout), background: Arc::clone(&self.background) }

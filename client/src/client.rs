@@ -10,25 +10,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use memkv_transport::buf::{Buf, BufMut, BufPool};
 use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
-use memkv_wire::{Retry, Status, limits, op};
+use memkv_wire::{Status, limits, op};
 
+use crate::batch::{Again, DAMAGES_MAX, Part, ResettableSink, groups, miss, outcome};
 use crate::config::Config;
 use crate::core::{CallOptions, Counters, Message};
-use crate::driver::{Event, Shared};
+use crate::driver::{Event, Shared, run_all};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved, StorageError};
 use crate::operation::keys::{KeysOperation, KeysReplies, keys};
 use crate::operation::manifest::{
     GetManifestReplies, Published, PutManifestReplies, Reference, StoredManifest, get_manifest, put_manifest,
 };
 use crate::operation::read::{
-    Collected, ReadRange, ReadReplies, ReadStatus, Sink, Slices, Value, batch_read, read,
+    Collected, ReadRange, ReadReplies, ReadStatus, Slices, Value, batch_read, read,
 };
 use crate::operation::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
-use crate::operation::{BATCH_ITEMS_MAX, check_key, check_name, single, with_response};
+use crate::operation::{check_key, check_name, single, with_response};
 
 /// A connection pool to one server, in one namespace. Clones share it; it ends with the last one.
 #[derive(Debug, Clone)]
@@ -64,16 +65,12 @@ impl Drop for Inner {
     }
 }
 
-/// A batch is cut into messages of about this many bytes, so that it spreads over the connections.
-const MESSAGE_SIZE_BYTES: u64 = 8 << 20;
-/// And of so many items, where lengths are not known beforehand.
+/// The buffers that [`Client::warm_up`] touches: those of whole frames.
+const WARM_SIZE_BYTES: usize = limits::PAYLOAD_SIZE_BYTES_MAX as usize;
+/// Reads of one message: their lengths are not known beforehand, and a batch spreads over the connections.
 const MESSAGE_READS: usize = 512;
 /// Attempts to publish a manifest while others publish later ones under the same name.
 const PUBLISH_ATTEMPTS_MAX: u32 = 4;
-/// Attempts that damaged bytes may cost an item.
-const DAMAGES_MAX: u32 = 2;
-/// The first delay before the refused items of a batch are tried again; it doubles.
-const REFUSED_DELAY_MS: u64 = 20;
 
 impl Client {
     /// Connects, and asks the server for a sign of life: an error here says why it cannot be used now. Must be called
@@ -96,6 +93,11 @@ impl Client {
         Ok(client)
     }
 
+    /// How long an operation may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.options.timeout_ms)
+    }
+
     /// The same connections, with another time for each operation.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
@@ -111,6 +113,20 @@ impl Client {
     /// The pool of [`Client::buffer`].
     pub fn pool(&self) -> &BufPool {
         &self.inner.pool
+    }
+
+    /// Touches so much memory of each direction's buffers, so that the first save and the first restore of a process do not
+    /// pay for page faults. Takes milliseconds: call it from a thread that has nothing better to do.
+    pub fn warm_up(&self, size_bytes: usize) {
+        for pool in [&self.inner.pool, self.inner.shared.pool()] {
+            let count = size_bytes.min(pool.budget_size_bytes()) / WARM_SIZE_BYTES;
+            let mut taken: Vec<BufMut> =
+                (0..count).map_while(|_| pool.try_take(WARM_SIZE_BYTES).ok()).collect();
+            // A write to each page is what makes it be there; a byte that it is not changed by will do.
+            taken.iter_mut().flat_map(|buffer| buffer.iter_mut().step_by(4096)).for_each(|byte| {
+                *byte = std::hint::black_box(0);
+            });
+        }
     }
 
     /// What the connections counted since the client was made.
@@ -159,21 +175,21 @@ impl Client {
         items: &[PutItem<'_>],
         options: CallOptions,
     ) -> Result<Vec<Result<(), StorageError>>, Error> {
-        let mut calls = Vec::new();
+        let (mut calls, mut replies) = (Vec::new(), Vec::new());
         for group in groups(items) {
-            let call = self.inner.shared.call(options, |m| batch_write(m, self.namespace(), group))?;
-            calls.push((call, BatchWriteReplies::new(group.len())));
+            calls.push(self.inner.shared.call(options, |m| batch_write(m, self.namespace(), group))?);
+            replies.push(BatchWriteReplies::new(group.len()));
         }
+        run_all(&self.inner.shared, &mut calls, |place, event| match event {
+            Event::Frame(frame) => replies[place].frame(frame),
+            Event::Restarted => {
+                replies[place].restart();
+                Ok(())
+            }
+        })
+        .await?;
         let mut statuses = Vec::with_capacity(items.len());
-        for (mut call, mut replies) in calls {
-            call.run(|event| match event {
-                Event::Frame(frame) => replies.frame(frame),
-                Event::Restarted => {
-                    replies.restart();
-                    Ok(())
-                }
-            })
-            .await?;
+        for replies in replies {
             statuses.extend(replies.finish()?);
         }
         Ok(statuses)
@@ -210,7 +226,8 @@ impl Client {
         }
     }
 
-    /// Many values, in one message unless they are very many; `None` for what is not stored.
+    /// Many values, in one message unless they are very many; `None` for what is not stored. Together they must fit
+    /// [`Config::receive_size_bytes_max`]: what cannot be held is waited for until the time is up.
     pub async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Result<Option<Value>, Error>>, Error> {
         let ranges: Vec<_> = keys.iter().map(|key| ReadRange::whole(key)).collect();
         let mut collected = Collected::new(keys.len());
@@ -309,16 +326,19 @@ impl Client {
         sink: &mut impl ResettableSink,
         options: CallOptions,
     ) -> Result<Vec<ReadStatus>, Error> {
-        let mut calls = Vec::new();
+        let (mut calls, mut groups) = (Vec::new(), Vec::new());
         for group in wanted.chunks(MESSAGE_READS) {
             let asked: Vec<_> = group.iter().map(|&index| ranges[index]).collect();
-            let call = self.inner.shared.call(options, |m| batch_read(m, self.namespace(), &asked))?;
-            calls.push((call, group, ReadReplies::new(&asked)));
+            calls.push(self.inner.shared.call(options, |m| batch_read(m, self.namespace(), &asked))?);
+            groups.push((group, ReadReplies::new(&asked)));
         }
+        run_all(&self.inner.shared, &mut calls, |place, event| {
+            let (places, replies) = &mut groups[place];
+            replies.event(event, &mut Part { sink, places })
+        })
+        .await?;
         let mut statuses = Vec::with_capacity(wanted.len());
-        for (mut call, group, mut replies) in calls {
-            let mut part = Part { sink, places: group };
-            call.run(|event| replies.event(event, &mut part)).await?;
+        for (_, replies) in groups {
             statuses.extend(replies.finish()?);
         }
         Ok(statuses)
@@ -603,140 +623,4 @@ pub struct ManifestEntry {
     pub chunk_count: u32,
     /// Their bytes.
     pub chunk_size_bytes: u64,
-}
-
-/// A sink whose items can be begun anew.
-trait ResettableSink: Sink {
-    /// What came for this item was for nothing.
-    fn forget(&mut self, item: usize);
-    /// What came was for nothing.
-    fn restart(&mut self);
-}
-
-impl ResettableSink for Collected {
-    fn forget(&mut self, item: usize) {
-        self.values[item] = Value::default();
-    }
-
-    fn restart(&mut self) {
-        Collected::restart(self);
-    }
-}
-
-impl ResettableSink for Slices<'_, '_> {
-    // Bytes that are read again overwrite the others.
-    fn forget(&mut self, _: usize) {}
-    fn restart(&mut self) {}
-}
-
-/// The items of a sink that one message asks for.
-struct Part<'a, S> {
-    sink: &'a mut S,
-    places: &'a [usize],
-}
-
-impl<S: ResettableSink> Sink for Part<'_, S> {
-    fn bytes(&mut self, item: usize, offset: u64, bytes: Buf) {
-        self.sink.bytes(self.places[item], offset, bytes);
-    }
-}
-
-impl<S: ResettableSink> ResettableSink for Part<'_, S> {
-    fn forget(&mut self, item: usize) {
-        self.sink.forget(self.places[item]);
-    }
-
-    fn restart(&mut self) {
-        self.places.iter().for_each(|&place| self.sink.forget(place));
-    }
-}
-
-impl ReadReplies {
-    fn event(&mut self, event: Event<'_>, sink: &mut impl ResettableSink) -> Result<(), PeerMisbehaved> {
-        match event {
-            Event::Frame(frame) => self.frame(frame, sink),
-            Event::Restarted => {
-                self.restart();
-                sink.restart();
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The bytes read and the length of the value; `None` for a miss.
-fn outcome(status: ReadStatus) -> Result<Option<(u64, u64)>, Error> {
-    match status {
-        ReadStatus::Read { size_bytes, value_size_bytes } => Ok(Some((size_bytes, value_size_bytes))),
-        ReadStatus::Miss => Ok(None),
-        ReadStatus::Damaged => Err(PeerMisbehaved::Checksum.into()),
-        ReadStatus::Failed(error) => Err(error.into()),
-    }
-}
-
-fn miss<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(Error::Storage(StorageError { status: Status::NotFound, .. })) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Cuts a batch into messages.
-fn groups<'i, 'a>(items: &'i [PutItem<'a>]) -> impl Iterator<Item = &'i [PutItem<'a>]> {
-    let mut rest = items;
-    std::iter::from_fn(move || {
-        let mut size_bytes = 0;
-        let mut count = 0;
-        for item in rest.iter().take(BATCH_ITEMS_MAX) {
-            size_bytes += item.size_bytes();
-            if count > 0 && size_bytes > MESSAGE_SIZE_BYTES {
-                break;
-            }
-            count += 1;
-        }
-        let (now, later) = rest.split_at(count);
-        rest = later;
-        (!now.is_empty()).then_some(now)
-    })
-}
-
-/// The attempts of the items of a batch.
-struct Again {
-    deadline: Instant,
-    options: CallOptions,
-    attempts: u32,
-}
-
-impl Again {
-    fn new(options: CallOptions) -> Self {
-        let deadline = Instant::now() + Duration::from_millis(options.timeout_ms.min(u64::from(u32::MAX)));
-        Self { deadline, options, attempts: 0 }
-    }
-
-    /// The options of the next attempt: the time that is left.
-    fn options(&self) -> CallOptions {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        CallOptions { timeout_ms: left.as_millis().max(1) as u64, ..self.options }
-    }
-
-    /// Whether an item with this status may be tried again.
-    fn may(&self, status: Status) -> bool {
-        match status.retry() {
-            Retry::No => false,
-            Retry::AfterDelay => true,
-            Retry::Resend => self.attempts < DAMAGES_MAX,
-        }
-    }
-
-    /// Waits before the next attempt; false if there is no time for one.
-    async fn wait(&mut self) -> bool {
-        let delay = Duration::from_millis(REFUSED_DELAY_MS << self.attempts.min(6));
-        self.attempts += 1;
-        if Instant::now() + delay >= self.deadline {
-            return false;
-        }
-        tokio::time::sleep(delay).await;
-        true
-    }
 }

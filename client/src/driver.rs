@@ -95,6 +95,11 @@ impl Shared {
         }
     }
 
+    /// The buffers for what is received.
+    pub fn pool(&self) -> &BufPool {
+        &self.pool
+    }
+
     pub fn counters(&self) -> Counters {
         self.lock().core.counters()
     }
@@ -282,54 +287,79 @@ impl PendingCall<'_> {
         &mut self,
         mut see: impl FnMut(Event<'_>) -> Result<(), PeerMisbehaved>,
     ) -> Result<(), Error> {
-        let Some(id) = self.id else { return Err(Error::Closed) };
-        let mut spent = None;
-        loop {
-            let seen = match self.next(id, spent.take()).await {
-                Progress::Frame(reply) => {
-                    let seen = see(Event::Frame(&reply));
-                    spent = Some(reply);
-                    seen
-                }
-                Progress::Restarted => see(Event::Restarted),
-                Progress::Done => {
-                    self.id = None;
-                    return Ok(());
-                }
-                Progress::Failed(error) => {
-                    self.id = None;
-                    return Err(error);
-                }
-            };
-            if let Err(error) = seen {
-                self.id = None;
-                self.shared.with(|core, now_ms| core.accuse(now_ms, id, error));
-                return Err(error.into());
+        let shared = self.shared;
+        run_all(shared, std::slice::from_mut(self), |_, event| see(event)).await
+    }
+}
+
+/// Hands the frames of several replies to `see`, with the place of their call, as they come: one that is slow holds
+/// nothing of the others in memory. Ends at the first failure.
+pub(crate) async fn run_all(
+    shared: &Arc<Shared>,
+    calls: &mut [PendingCall<'_>],
+    mut see: impl FnMut(usize, Event<'_>) -> Result<(), PeerMisbehaved>,
+) -> Result<(), Error> {
+    let mut spent = None;
+    while calls.iter().any(|call| call.id.is_some()) {
+        let (place, id, progress) = next(shared, calls, spent.take()).await;
+        let seen = match progress {
+            Progress::Frame(reply) => {
+                let seen = see(place, Event::Frame(&reply));
+                spent = Some(reply);
+                seen
             }
+            Progress::Restarted => see(place, Event::Restarted),
+            Progress::Done => {
+                calls[place].id = None;
+                Ok(())
+            }
+            Progress::Failed(error) => {
+                calls[place].id = None;
+                return Err(error);
+            }
+        };
+        if let Err(error) = seen {
+            calls[place].id = None;
+            shared.with(|core, now_ms| core.accuse(now_ms, id, error));
+            return Err(error.into());
         }
     }
+    Ok(())
+}
 
-    /// What happens next; takes back the frame handed out before.
-    async fn next(&self, id: CallId, mut spent: Option<Reply>) -> Progress {
-        std::future::poll_fn(|context| {
-            let mut state = self.shared.lock();
-            if let Some(reply) = spent.take() {
-                state.core.give_back(reply);
-            }
+/// What happens next to any of these calls; takes back the frame handed out before.
+async fn next(
+    shared: &Arc<Shared>,
+    calls: &[PendingCall<'_>],
+    mut spent: Option<Reply>,
+) -> (usize, CallId, Progress) {
+    std::future::poll_fn(|context| {
+        let mut state = shared.lock();
+        if let Some(reply) = spent.take() {
+            state.core.give_back(reply);
+        }
+        for (place, id) in calls.iter().enumerate().filter_map(|(place, call)| Some((place, call.id?))) {
             if let Some(progress) = state.core.progress(id) {
-                return Poll::Ready(progress);
+                return Poll::Ready((place, id, progress));
             }
-            let slot = id.slot();
-            if state.wakers.len() <= slot {
-                state.wakers.resize(slot + 1, None);
-            }
-            match &mut state.wakers[slot] {
-                Some(waker) => waker.clone_from(context.waker()),
-                empty => *empty = Some(context.waker().clone()),
-            }
-            Poll::Pending
-        })
-        .await
+            state.wait(id, context.waker());
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+impl State {
+    /// Wakes this waker when there is news of this call.
+    fn wait(&mut self, id: CallId, waker: &Waker) {
+        let slot = id.slot();
+        if self.wakers.len() <= slot {
+            self.wakers.resize(slot + 1, None);
+        }
+        match &mut self.wakers[slot] {
+            Some(own) => own.clone_from(waker),
+            empty => *empty = Some(waker.clone()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! that it keeps alive, and is replaced as a whole.
 #![forbid(unsafe_code)]
 
+mod batch;
 pub mod blocking;
 mod client;
 mod config;

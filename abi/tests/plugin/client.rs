@@ -98,6 +98,27 @@ fn items_of_a_batch_succeed_and_fail_by_themselves() {
     assert_eq!(client.exists(&[&keys[1]]), Ok(vec![0]));
 }
 
+/// Two messages' worth of replies, four times what may be held at once: neither keeps the other from arriving.
+#[test]
+fn reading_into_buffers_needs_no_more_memory_than_allowed() {
+    let Some(server) = Server::start("reading_into_buffers_needs_no_more_memory_than_allowed") else {
+        return;
+    };
+    let mut config = server.config("ns");
+    config.receive_size_bytes_max = 16 << 20;
+    let client = Client::connect(config).expect("the server is up");
+    let keys: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_le_bytes().to_vec()).collect();
+    let values: Vec<Vec<Buf>> = (0..1000).map(|i| parts(&bytes(5, i, 65_536))).collect();
+    let items: Vec<_> = keys.iter().zip(&values).map(|(key, parts)| PutItem::new(key, parts)).collect();
+    assert!(client.put_many(&items).expect("up").iter().all(Result::is_ok));
+    let mut buffers = vec![vec![0; 65_536]; 1000];
+    let mut slices: Vec<&mut [u8]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
+    let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let read = client.get_many_into(&asked, &mut slices).expect("up");
+    assert!(read.iter().all(|length| *length == Ok(Some(65_536))));
+    assert!(buffers.iter().zip(&values).all(|(buffer, value)| *buffer == joined(value)));
+}
+
 #[test]
 fn a_value_may_be_written_piecewise() {
     let Some(server) = Server::start("a_value_may_be_written_piecewise") else { return };

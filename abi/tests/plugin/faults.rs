@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kv_store_memkv::code::{KV_STORE_CLOSED, KV_STORE_OK, KV_STORE_UNAVAILABLE};
 
 use crate::library::{self, Store};
-use crate::server::{KEY, Server};
+use crate::server::{KEY, Server, skip};
 use crate::sessions::Session;
 
 #[test]
@@ -147,8 +147,7 @@ fn a_store_that_does_not_open_says_why_in_one_line() {
     let Some(mut server) = Server::start(test) else { return };
     let uri = server.uri("ns");
     let Some(opened) = open_elsewhere(&uri, Some(KEY)) else {
-        println!("MEMKV-SKIP {test} python3 is not installed");
-        return;
+        return skip(test, "python3 is not installed");
     };
     assert_eq!(opened, (true, String::new()));
     let other_key = KEY.replace("00", "01");

@@ -5,11 +5,15 @@ use std::collections::{HashMap, VecDeque};
 
 use memkv_transport::receiver::Frame;
 use memkv_wire::frame::Kind;
-use memkv_wire::{Caller, Commit, ControlBuf, Lookup, Operation, Ping, Request, RequestWhich, Status};
+use memkv_wire::{
+    Caller, Commit, ControlBuf, List, Lookup, Operation, Piece, PieceWhich, Ping, ReadReply, Request,
+    RequestWhich, ResponseWhich, Status, checksum,
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::error::PeerMisbehaved;
+use crate::operation::read::{ReadRange, read};
 use crate::operation::write::{BatchWriteReplies, PutItem, batch_write};
 use crate::testing::{FakeServer, TestFrame, buf, response};
 
@@ -205,6 +209,46 @@ fn the_memory_of_a_message_serves_the_next_one() {
         assert!(matches!(world.end(id), Some(Ok(_))));
         assert_eq!(world.core.spare.len(), 1, "one message at a time needs the memory of one");
     }
+}
+
+/// A read and its reply, again and again: after the first few, the core has all the memory it needs.
+#[test]
+fn the_core_allocates_nothing_in_steady_state() {
+    let mut world = World::new(Settings { connections: 1, ..Settings::default() });
+    let value = buf(&[7; 4096]);
+    let piece_sum = checksum::block(&value);
+    let pieces =
+        [Piece { index: 0, offset: 0, length: 4096, checksum: Some(&piece_sum), which: PieceWhich::Inline }];
+    let reply = ReadReply { length: 4096, checksum: None, pieces: List::from(&pieces[..]) };
+    let reply = response(Status::Ok, 0, ResponseWhich::Read(reply));
+    let (mut control, mut payload) = (ControlBuf::new(), Vec::new());
+    let first = world.ping(OPTIONS);
+    world.settle();
+    assert_eq!(world.end(first), Some(Ok(1)));
+    let connection = world.core.connection_id(0);
+    let mut cycle = |now_ms: u64| {
+        let core = &mut world.core;
+        let mut message = core.message();
+        read(&mut message, b"ns", ReadRange::whole(b"key")).expect("a message");
+        let call = core.submit(now_ms, message, OPTIONS);
+        payload.clear();
+        let out = core.next_frame(now_ms, connection, &mut control, &mut payload).expect("a frame");
+        let frame = Frame {
+            kind: Kind::Response,
+            request_id: out.request_id,
+            last: true,
+            control: &reply,
+            payload: Some(value.clone()),
+        };
+        core.received(now_ms, connection, frame, 100);
+        while core.command().is_some() {}
+        let Some(Progress::Frame(reply)) = core.progress(call) else { panic!("a frame") };
+        core.give_back(reply);
+        assert!(matches!(core.progress(call), Some(Progress::Done)));
+    };
+    (1..20).for_each(&mut cycle);
+    let counted = allocation_counter::measure(|| (20..1000).for_each(&mut cycle));
+    assert_eq!(counted.count_total, 0);
 }
 
 #[test]
@@ -546,7 +590,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever happens: every call ends once, by its deadline; the core goes on; nothing is left behind.
     #[test]
