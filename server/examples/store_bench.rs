@@ -209,7 +209,7 @@ fn throughput(kind: &str, path: &Path, value_bytes: usize, depth: usize, total_m
 }
 
 /// Seconds that `count` calls take on so many threads.
-fn run(threads: usize, count: u64, call: impl Fn(u64) -> Result<()> + Sync) -> Result<f64> {
+fn run(threads: usize, count: u64, call: impl Fn(u64) -> Result<()> + std::marker::Sync) -> Result<f64> {
     let next = std::sync::atomic::AtomicU64::new(0);
     let failed = Mutex::new(None);
     let start = Instant::now();
