@@ -140,8 +140,12 @@ impl Service {
 
     pub(super) fn on_commit(&mut self, call: Call, request: Commit<'_>) {
         let checksum = request.checksum.map(|checksum| Checksum(*checksum));
+        let id = AllocationId(request.allocation);
+        if let Err(error) = self.store.check_allocation(id, call.client, None) {
+            return self.finish_failed(call.name, status_of(&error));
+        }
         let ticket = self.ticket(Some(call.name), What::CommitAlone, 0);
-        self.store.commit(self.now_ms, ticket, AllocationId(request.allocation), checksum);
+        self.store.commit(self.now_ms, ticket, id, checksum);
     }
 
     //= MKV-COMMIT-1
@@ -279,7 +283,13 @@ impl Service {
     fn begin_write(&mut self, call: Call, namespace: &[u8], request: &Write<'_>) -> bool {
         let declared = request.checksum.map(|checksum| Checksum(*checksum));
         let target = if request.allocation != 0 {
-            Target::Given(AllocationId(request.allocation))
+            let id = AllocationId(request.allocation);
+            let value = (Key::new(namespace, request.key), request.length);
+            if let Err(error) = self.store.check_allocation(id, call.client, Some(value)) {
+                self.fail(call.name, status_of(&error));
+                return false;
+            }
+            Target::Given(id)
         } else if request.length <= BLOCK_BYTES as u64 {
             Target::Single
         } else {

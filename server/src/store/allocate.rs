@@ -244,6 +244,23 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         });
     }
 
+    /// Whether an allocation is this client's, and, when they are given, for this key and length.
+    //= MKV-ALLOC-3
+    pub fn check_allocation(
+        &self,
+        id: AllocationId,
+        client: ClientId,
+        value: Option<(Key<'_>, u64)>,
+    ) -> Result<(), StoreError> {
+        let allocation = self.allocations.get(&id).filter(|allocation| allocation.client == client);
+        let allocation = allocation.ok_or(StoreError::LeaseExpired)?;
+        let same = value.is_none_or(|(key, length)| {
+            let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+            digest == allocation.digest && length == allocation.length
+        });
+        if same { Ok(()) } else { Err(StoreError::InvalidRange) }
+    }
+
     /// Gives an allocation up; its room is reclaimed.
     pub fn abort(&mut self, now_ms: u64, id: AllocationId) -> Result<(), StoreError> {
         self.advance(now_ms);

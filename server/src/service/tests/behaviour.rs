@@ -326,6 +326,35 @@ fn allocations_end_with_a_wrong_commit_or_their_lease() {
     }
 }
 
+//= MKV-ALLOC-3 test
+#[test]
+fn an_allocation_serves_its_client_and_its_value_alone() {
+    let mut world = World::new();
+    let (owner, other) = (world.connect(1), world.connect(2));
+    let value = bytes(8, 50);
+    let which = RequestWhich::Allocate(Allocate { key: b"k", length: 50, ..Default::default() });
+    let allocation = world.call(owner, which, &[])[0].with(|response| match response.which {
+        ResponseWhich::Allocate(reply) => reply.allocation,
+        _ => panic!("another arm"),
+    });
+    let one = pieces(0, &value, &sums(&value));
+    let mut write = |connection, key: &[u8], length| {
+        let pieces = List::from(&one);
+        let which = RequestWhich::Write(Write { key, length, checksum: None, allocation, pieces });
+        world.call(connection, which, &value)[0].status()
+    };
+    assert_eq!(write(owner, b"another", 50), Status::Invalid);
+    assert_eq!(write(owner, b"k", 51), Status::Invalid);
+    assert_eq!(write(other, b"k", 50), Status::LeaseExpired);
+    assert_eq!(write(owner, b"k", 50), Status::Ok);
+    let mut commit = |connection| {
+        let which = RequestWhich::Commit(Commit { allocation, checksum: None });
+        world.call(connection, which, &[])[0].status()
+    };
+    assert_eq!(commit(other), Status::LeaseExpired);
+    assert_eq!(commit(owner), Status::Ok);
+}
+
 //= MKV-VAL-1 test
 #[test]
 fn pieces_that_are_no_whole_block_are_invalid() {
