@@ -632,7 +632,8 @@ impl<'a> Struct<'a> for ConnectReply<'a> {
 crate::list::struct_element!('a, ConnectReply<'a>);
 
 /// A message is one or more frames of one request id and one operation; the last has `frameFlagLast`.
-/// \[MKV-MSG-1\] A request id MUST NOT be used again on a connection before its reply's last frame arrived.
+/// \[MKV-MSG-1\] A request id MUST NOT be used again on a connection before its reply's last frame arrived; that frame is sent only after
+/// the message's last frame came in, however early it failed.
 /// \[MKV-MSG-2\] Frames of different messages may interleave, and replies come in any order.
 /// \[MKV-MSG-3\] Each frame is complete in itself: it lists the pieces, results or references it carries, and repeats the scalar fields of
 /// its message. A frame that contradicts the first one of its message ends the message with `invalid`.
@@ -1086,6 +1087,8 @@ crate::list::struct_element!('a, Response<'a>);
 /// Reserves room for a value that is written piecewise: Allocate, Write with the allocation, Commit.
 /// \[MKV-ALLOC-1\] What is not committed when the lease ends is reclaimed.
 /// \[MKV-ALLOC-2\] If the value is already stored with this length (and this checksum, when one is given), the reply has `present` set and no allocation.
+/// \[MKV-ALLOC-3\] An allocation serves the client that made it, and a value of this key and length: for another client it is unknown, and a Write
+/// that names another key or length is `invalid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocate<'a> {
     pub key: &'a [u8],
