@@ -9,6 +9,7 @@
 
 #[cfg(target_os = "linux")]
 mod direct;
+mod faulty;
 mod file;
 mod memory;
 #[cfg(target_os = "linux")]
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use crate::store::{Command, Disks, Done, Geometry, IoError, Op, ReadRequest, ReadResult, Segment};
 #[cfg(target_os = "linux")]
 pub use direct::{Mode, UringDevice};
+pub use faulty::{Faults, FaultyDevice};
 pub use file::{Absent, Directory, DirectoryError, FileDevice, open_directory};
 pub use memory::MemoryDevice;
 

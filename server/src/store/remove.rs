@@ -82,8 +82,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.counters.manifests_lost += 1;
                 self.remove_manifest(manifest);
             }
+            let device = self.devices[self.locate(view.place.extent).0].index;
             for op in self.manifest_ops.values_mut() {
-                (0..op.forget_chunk(id)).for_each(|_| self.catalog.drop_ref(id));
+                (0..op.forget_chunk(id, device)).for_each(|_| self.catalog.drop_ref(id));
             }
         }
         self.counters.values_lost += 1;

@@ -1,5 +1,6 @@
 //! The store as its callers see it: one body of behaviour over every kind of device, crashes, faults, and a model.
 
 mod behaviour;
+mod faults;
 mod rig;
 mod sim;

@@ -1,0 +1,283 @@
+//! Devices that fail, lie, or come back changed: what is reported, and that nothing else is lost.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use memkv_server::io::{Device, Devices, Faults, FaultyDevice, MemoryDevice, open_directory};
+use memkv_server::store::*;
+
+use crate::rig::*;
+
+const SHARDS: u16 = 4;
+const CAPACITY: u64 = 160 << 20;
+
+fn files(path: &Path) -> Vec<Arc<dyn Device>> {
+    open_directory(path, SHARDS, CAPACITY).unwrap().devices
+}
+
+/// A store in a directory with 40 values of 1 MiB, so that every shard has some; closed.
+fn filled(path: &Path) {
+    let mut rig = Rig::format(files(path), config());
+    for n in 0..40u64 {
+        rig.put(format!("k{n}").as_bytes(), &bytes(1 << 20, n)).unwrap();
+    }
+    drop(rig.stop());
+}
+
+/// How many of them read as they should; none may read as anything else.
+fn found(rig: &mut Rig) -> usize {
+    let mut count = 0;
+    for n in 0..40u64 {
+        if let Some(value) = rig.get(format!("k{n}").as_bytes()) {
+            assert!(value == bytes(1 << 20, n), "k{n} is another");
+            count += 1;
+        }
+    }
+    count
+}
+
+fn shard(path: &Path, n: u16) -> std::path::PathBuf {
+    path.join(format!("shard-{n:02}.memkv"))
+}
+
+#[test]
+fn a_deleted_shard_is_reported_and_never_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    filled(place.path());
+    std::fs::remove_file(shard(place.path(), 2)).unwrap();
+    let mut rig = Rig::open(Devices::new(files(place.path())), config());
+    assert_eq!(rig.report.problems, [(2, DeviceProblem::Unreadable(IoError::Gone))]);
+    assert_eq!(rig.report.absent, [2]);
+    let left = found(&mut rig);
+    assert!((20..40).contains(&left), "{left}");
+    rig.put(b"new", b"value").unwrap();
+    assert_eq!(rig.get(b"new").as_deref(), Some(&b"value"[..]));
+    assert!(!shard(place.path(), 2).exists());
+}
+
+#[test]
+fn a_shard_that_was_away_for_a_generation_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    filled(place.path());
+    let hidden = place.path().join("hidden");
+    std::fs::rename(shard(place.path(), 1), &hidden).unwrap();
+    let rig = Rig::open(Devices::new(files(place.path())), config());
+    assert_eq!(rig.report.absent, [1]);
+    drop(rig);
+    std::fs::rename(&hidden, shard(place.path(), 1)).unwrap();
+    let mut rig = Rig::open(Devices::new(files(place.path())), config());
+    assert!(
+        matches!(rig.report.problems[..], [(1, DeviceProblem::Stale { .. })]),
+        "{:?}",
+        rig.report.problems
+    );
+    assert!(found(&mut rig) < 40);
+}
+
+#[test]
+fn a_truncated_shard_is_reported() {
+    let place = tempfile::tempdir().unwrap();
+    filled(place.path());
+    let file = std::fs::OpenOptions::new().write(true).open(shard(place.path(), 3)).unwrap();
+    file.set_len(20 << 20).unwrap();
+    let mut rig = Rig::open(Devices::new(files(place.path())), config());
+    assert_eq!(rig.report.problems, [(3, DeviceProblem::Truncated)]);
+    assert!(found(&mut rig) >= 20);
+}
+
+#[test]
+fn shards_in_another_order_are_the_same_store() {
+    let place = tempfile::tempdir().unwrap();
+    filled(place.path());
+    let (a, b, aside) = (shard(place.path(), 0), shard(place.path(), 3), place.path().join("aside"));
+    std::fs::rename(&a, &aside).unwrap();
+    std::fs::rename(&b, &a).unwrap();
+    std::fs::rename(&aside, &b).unwrap();
+    let mut rig = Rig::open(Devices::new(files(place.path())), config());
+    assert_eq!((rig.report.problems.len(), found(&mut rig)), (0, 40));
+}
+
+#[test]
+fn a_shard_of_another_server_is_refused() {
+    let (place, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    filled(place.path());
+    let mut devices = Devices::new(files(other.path()));
+    format(&mut devices, &config(), FormatOptions { server_id: [8; 16], secrets: [8; 32] }).unwrap();
+    drop(devices);
+    std::fs::copy(shard(other.path(), 1), shard(place.path(), 1)).unwrap();
+    let mut rig = Rig::open(Devices::new(files(place.path())), config());
+    assert_eq!(rig.report.problems, [(1, DeviceProblem::Foreign)]);
+    assert!(found(&mut rig) >= 20);
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let _open = files(place.path());
+    let again = open_directory(place.path(), SHARDS, CAPACITY);
+    assert!(again.is_err_and(|error| error.to_string().contains("in use by another server")));
+}
+
+fn faulty(faults: Faults, seed: u64) -> Arc<FaultyDevice<MemoryDevice>> {
+    Arc::new(FaultyDevice::new(MemoryDevice::new(48 << 20), faults, seed))
+}
+
+#[test]
+fn a_device_that_vanishes_takes_its_values_and_no_others() {
+    let pair = [faulty(Faults::default(), 1), faulty(Faults::default(), 2)];
+    let devices = pair.iter().map(|device| Arc::clone(device) as Arc<dyn Device>).collect();
+    let mut rig = Rig::format(devices, config());
+    for n in 0..40u64 {
+        rig.put(format!("k{n}").as_bytes(), &bytes(1 << 20, n)).unwrap();
+    }
+    pair[1].break_down();
+    let mut failed = 0;
+    for n in 100..110u64 {
+        match rig.put(format!("n{n}").as_bytes(), &bytes(1 << 20, n)) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error, StoreError::DeviceFailed { device: 1 });
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!(failed, 1, "only what was on its way to it");
+    assert!(rig.store.device_status()[1].failed && !rig.store.device_status()[0].failed);
+    let left = found(&mut rig);
+    assert!((10..40).contains(&left), "{left}");
+    assert_eq!(rig.store.audit(), Ok(()));
+    assert_eq!(rig.store.counters().devices_failed, 1);
+}
+
+#[test]
+fn a_full_file_system_is_no_broken_device() {
+    let device = faulty(Faults { no_space: 300_000, ..Faults::default() }, 3);
+    let mut devices = Devices::new(vec![Arc::new(MemoryDevice::new(1 << 20)) as Arc<dyn Device>]);
+    assert!(
+        format(&mut devices, &config(), options())
+            .is_err_and(|error| matches!(error, OpenError::TooSmall { .. }))
+    );
+    // Formatting itself may hit it; then it says so.
+    let list = || vec![Arc::clone(&device) as Arc<dyn Device>];
+    let mut formatted = Devices::new(list());
+    while format(&mut formatted, &config(), options()).is_err() {}
+    let mut rig = loop {
+        if let Ok(rig) = Rig::try_open(Devices::new(list()), config()) {
+            break rig;
+        }
+    };
+    let (mut stored, mut refused) = (Vec::new(), 0);
+    for n in 0..30u64 {
+        match rig.put(format!("k{n}").as_bytes(), &bytes(100_000, n)) {
+            Ok(_) => stored.push(n),
+            Err(error) => {
+                assert_eq!(error, StoreError::OutOfSpace);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && !stored.is_empty());
+    assert!(!rig.store.device_status()[0].failed);
+    for n in stored {
+        assert!(rig.get(format!("k{n}").as_bytes()) == Some(bytes(100_000, n)));
+    }
+}
+
+#[test]
+fn lies_and_rot_are_misses_and_are_counted() {
+    for seed in 0..10 {
+        let faults =
+            Faults { bit_rot: 50_000, torn_write: 50_000, misdirected_write: 20_000, ..Faults::default() };
+        let device = FaultyDevice::new(MemoryDevice::new(96 << 20), Faults::default(), 0);
+        let list: Vec<Arc<dyn Device>> = vec![Arc::new(device)];
+        let mut devices = Devices::new(list);
+        format(&mut devices, &config(), options()).unwrap();
+        // The store is formatted; from here on the device lies.
+        let lying = FaultyDevice::new(Formatted(devices), faults, seed);
+        let mut rig = Rig::open(Devices::new(vec![Arc::new(lying) as Arc<dyn Device>]), config());
+        let mut misses = 0;
+        for n in 0..120u64 {
+            let length = 1 + (n as usize * 7919) % 150_000;
+            let name = format!("k{n}");
+            rig.put(name.as_bytes(), &bytes(length, n)).unwrap();
+            match rig.get(name.as_bytes()) {
+                Some(value) => assert!(value == bytes(length, n), "seed {seed}: wrong bytes"),
+                None => misses += 1,
+            }
+        }
+        assert!(misses > 0, "seed {seed}");
+        assert_eq!(rig.store.counters().corrupt, misses);
+        assert_eq!(rig.store.counters().values_lost, misses);
+        assert_eq!(rig.store.audit(), Ok(()));
+    }
+}
+
+/// The one device of a list, to be wrapped again.
+struct Formatted(Devices);
+
+impl Device for Formatted {
+    fn geometry(&self) -> Result<Geometry, IoError> {
+        self.0.device(0)?.geometry()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        self.0.device(0)?.read(offset, into)
+    }
+
+    fn write(&self, offset: u64, slices: &[std::io::IoSlice<'_>]) -> Result<(), IoError> {
+        self.0.device(0)?.write(offset, slices)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.device(0)?.flush()
+    }
+
+    fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError> {
+        self.0.device(0)?.discard(ranges)
+    }
+}
+
+#[test]
+fn a_failed_flush_fails_the_device_and_the_manifest() {
+    let place = tempfile::tempdir().unwrap();
+    let mut devices = Devices::new(open_directory(place.path(), 1, CAPACITY).unwrap().devices);
+    format(&mut devices, &config(), options()).unwrap();
+    // It fails at the first flush after the opening's own.
+    let flaky = Arc::new(Flaky { device: Formatted(devices), flushes: std::sync::atomic::AtomicU32::new(0) });
+    let mut rig = Rig::open(Devices::new(vec![flaky as Arc<dyn Device>]), config());
+    rig.put(b"a", b"one").unwrap();
+    assert_eq!(rig.put_manifest(b"m", &[b"a"], b"body"), Err(StoreError::DeviceFailed { device: 0 }));
+    assert!(rig.store.device_status()[0].failed);
+    assert_eq!(rig.get(b"a"), None);
+    assert_eq!(rig.get_manifest(b"m"), None);
+}
+
+struct Flaky {
+    device: Formatted,
+    flushes: std::sync::atomic::AtomicU32,
+}
+
+impl Device for Flaky {
+    fn geometry(&self) -> Result<Geometry, IoError> {
+        self.device.geometry()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        self.device.read(offset, into)
+    }
+
+    fn write(&self, offset: u64, slices: &[std::io::IoSlice<'_>]) -> Result<(), IoError> {
+        self.device.write(offset, slices)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        match self.flushes.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => self.device.flush(),
+            _ => Err(IoError::Failed { errno: 5 }),
+        }
+    }
+
+    fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError> {
+        self.device.discard(ranges)
+    }
+}
