@@ -262,8 +262,6 @@ impl Service {
                 (Status::Internal, 0, Vec::new())
             }
             Err(StoreError::StaleGeneration { current }) => (Status::StaleGeneration, current, Vec::new()),
-            // A chunk turned out to be damaged meanwhile. The next attempt is told which.
-            Err(StoreError::NotFound) => (Status::Busy, 0, Vec::new()),
             Err(error) => (status_of(&error), 0, Vec::new()),
         };
         let lease_ms = if status == Status::MissingChunks { granted(0) } else { 0 };

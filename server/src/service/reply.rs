@@ -119,6 +119,8 @@ pub(super) fn status_of(error: &StoreError) -> Status {
         StoreError::TooMany { what: Limit::Leases | Limit::Allocations } => Status::Busy,
         // Only deletes help.
         StoreError::TooMany { what: Limit::Namespaces | Limit::Values } => Status::OutOfSpace,
+        // The next attempt is told which.
+        StoreError::ChunkLost => Status::Busy,
         StoreError::Stopping => Status::ShuttingDown,
     }
 }

@@ -61,14 +61,14 @@ impl<B> ManifestOp<B> {
         self.job.as_ref().filter(|job| job.namespace == namespace).map(|job| job.shape.length)
     }
 
-    /// The chunk is lost with bytes of a device, and the manifest with it. Answers how many references it held.
-    pub fn forget_chunk(&mut self, chunk: EntryId, device: u16) -> usize {
+    /// The chunk is lost, and the manifest with it. Answers how many references it held.
+    pub fn forget_chunk(&mut self, chunk: EntryId, lost: &StoreError) -> usize {
         let before = self.meta.chunks.len();
         let kept: Vec<_> = self.meta.chunks.iter().copied().filter(|id| *id != chunk).collect();
         let held = before - kept.len();
         if held > 0 {
             self.meta.chunks = kept.into();
-            self.failed = Some(StoreError::DeviceFailed { device });
+            self.failed = Some(lost.clone());
         }
         held
     }

@@ -82,9 +82,14 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.counters.manifests_lost += 1;
                 self.remove_manifest(manifest);
             }
-            let device = self.devices[self.locate(view.place.extent).0].index;
+            let device = &self.devices[self.locate(view.place.extent).0];
+            // A device that goes on lost this value alone: another attempt is told to write it again.
+            let lost = match device.failed {
+                true => StoreError::DeviceFailed { device: device.index },
+                false => StoreError::ChunkLost,
+            };
             for op in self.manifest_ops.values_mut() {
-                (0..op.forget_chunk(id, device)).for_each(|_| self.catalog.drop_ref(id));
+                (0..op.forget_chunk(id, &lost)).for_each(|_| self.catalog.drop_ref(id));
             }
         }
         self.counters.values_lost += 1;

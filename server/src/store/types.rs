@@ -201,6 +201,8 @@ pub enum StoreError {
     QuotaExceeded { bytes_max: u64 },
     #[error("device {device} failed")]
     DeviceFailed { device: u16 },
+    #[error("a chunk that the manifest names was damaged meanwhile")]
+    ChunkLost,
     #[error("the allocation is unknown, finished, or its lease ended")]
     LeaseExpired,
     #[error("{manifests} manifests name the value")]
