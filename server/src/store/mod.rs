@@ -201,8 +201,13 @@ impl Namespaces {
 impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// The next command to run. Everything that can be started is started before this answers `None`.
     pub fn poll_command(&mut self) -> Option<Command<B>> {
-        if self.commands.is_empty() {
+        while self.commands.is_empty() {
+            let before = self.reclaim.batches_ended;
             self.pump();
+            // A batch may end without any I/O: what waits for room must be tried again, for nobody will complete anything.
+            if self.reclaim.batches_ended == before {
+                break;
+            }
         }
         self.commands.pop_front()
     }

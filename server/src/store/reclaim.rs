@@ -16,7 +16,7 @@ use crate::store::format::{PACK_ALIGN, Record};
 use crate::store::journal::Entry;
 
 /// Share of the stored bytes that counts as cold when room is short, in 1/64; the steps are tried in turn.
-const COLD_64THS: [u64; 4] = [6, 16, 32, 64];
+const COLD_64THS: [u64; 4] = [3, 12, 32, 64];
 /// Extents looked at for one victim.
 const CANDIDATES: usize = 64;
 /// Entries looked at for one victim.
@@ -56,6 +56,7 @@ pub(super) struct Reclaim {
     efforts: HashMap<usize, Effort>,
     /// Entries that left the catalogue, ever.
     pub removals: u64,
+    pub batches_ended: u64,
 }
 
 /// How hard a device tries.
@@ -149,6 +150,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// A batch is over: when it gained nothing, the next one tries harder.
     fn judge_batch(&mut self, device: usize, free_before: usize) {
+        self.reclaim.batches_ended += 1;
         let target = &self.devices[device];
         let free = target.free.len() + target.discards.len();
         let removals = self.reclaim.removals;

@@ -120,6 +120,9 @@ pub fn format(disks: &mut dyn Disks, config: &Config, options: FormatOptions) ->
         let write = |disks: &mut dyn Disks| {
             // The older place is cleared, so that no former superblock outranks the new one.
             disks.write(slot, superblock_offset(0), &[0; SECTOR_BYTES])?;
+            // Nor is a former journal found where the new one begins.
+            disks.write(slot, DATA_OFFSET, &[0; SECTOR_BYTES])?;
+            disks.flush(slot)?;
             disks.write(slot, superblock_offset(1), block.as_bytes())?;
             disks.flush(slot)
         };

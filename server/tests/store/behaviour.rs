@@ -111,6 +111,9 @@ behaviour! {
     bad_requests_are_refused
     a_full_store_says_so
     quotas_bound_a_namespace
+    the_coldest_go_first
+    a_session_keeps_its_chunks_until_it_is_the_coldest
+    a_pinned_read_is_not_overwritten
 }
 
 const CAPACITY: u64 = 96 << 20;
@@ -484,4 +487,67 @@ fn quotas_bound_a_namespace(world: &dyn World) {
     assert!(rig.end(ticket).is_ok());
     rig.delete(b"a").unwrap();
     rig.put(b"c", &[3; 600]).unwrap();
+}
+
+/// Fills the store several times over with values that nobody leases any more.
+fn churn(rig: &mut Rig, label: &str, count: usize, length: usize) {
+    for n in 0..count {
+        rig.put(format!("{label}-{n}").as_bytes(), &bytes(length, n as u64)).unwrap();
+        rig.pass(20_000);
+    }
+}
+
+fn the_coldest_go_first(world: &dyn World) {
+    let mut rig = fresh(world);
+    rig.put(b"used", &bytes(70_000, 1)).unwrap();
+    for n in 0..400u64 {
+        rig.put(format!("k{n}").as_bytes(), &bytes(700_000, n)).unwrap();
+        rig.pass(20_000);
+        assert!(rig.get(b"used").is_some(), "what is used stays, at {n}");
+    }
+    assert!(rig.store.counters().values_evicted > 200);
+    let stored = |rig: &mut Rig, n: u64| rig.get(format!("k{n}").as_bytes());
+    for n in 380..400 {
+        assert!(stored(&mut rig, n) == Some(bytes(700_000, n)), "the latest are there, {n}");
+    }
+    // Extents are reclaimed by device, so a few old ones outlive their time on the other.
+    let old = (0..200).filter(|n| stored(&mut rig, *n).is_some()).count();
+    assert!(old <= 20, "the oldest are gone, but for {old}");
+    assert_eq!(rig.store.audit(), Ok(()));
+    let Some(devices) = world.reopened(rig.devices) else { return };
+    let mut rig = Rig::open(devices, config());
+    assert!(stored(&mut rig, 399) == Some(bytes(700_000, 399)));
+}
+
+fn a_session_keeps_its_chunks_until_it_is_the_coldest(world: &dyn World) {
+    let mut rig = fresh(world);
+    let chunks: [&[u8]; 3] = [b"c0", b"c1", b"c2"];
+    for (n, chunk) in chunks.iter().enumerate() {
+        rig.put(chunk, &bytes(1 << 20, n as u64)).unwrap();
+    }
+    rig.put_manifest(b"restored", &chunks, b"body").unwrap();
+    rig.put(b"cold chunk", &bytes(1 << 20, 9)).unwrap();
+    rig.put_manifest(b"forgotten", &[b"cold chunk"], b"body").unwrap();
+    for round in 0..8 {
+        churn(&mut rig, &format!("r{round}"), 40, 1 << 20);
+        //= MKV-PUT-4 test
+        assert_eq!(rig.get_manifest(b"restored").as_deref(), Some(&b"body"[..]), "round {round}");
+        for (n, chunk) in chunks.iter().enumerate() {
+            assert!(rig.get(chunk) == Some(bytes(1 << 20, n as u64)), "round {round}");
+        }
+    }
+    assert_eq!(rig.get_manifest(b"forgotten"), None);
+    assert_eq!(rig.store.counters().manifests_evicted, 1);
+    assert_eq!(rig.store.audit(), Ok(()));
+}
+
+fn a_pinned_read_is_not_overwritten(world: &dyn World) {
+    let mut rig = fresh(world);
+    let value = bytes(1 << 20, 1);
+    rig.put(b"k", &value).unwrap();
+    let plan = rig.store.read(0, key(b"k"), 0..1).unwrap();
+    assert_eq!(rig.delete(b"k"), Ok(Outcome::Deleted));
+    churn(&mut rig, "r", 200, 1 << 20);
+    assert_eq!(rig.get(b"k"), None);
+    assert!(rig.read_plan(plan) == Ok(value), "the bytes stayed where they were");
 }
