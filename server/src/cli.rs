@@ -121,10 +121,9 @@ fn config_check(file: PathBuf) -> Result<(), CliError> {
     let addresses: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
     writeln!(
         io::stdout(),
-        "{} is fine: {} mode, {}, listening on {}, key from {:?}",
+        "{} is fine: {}, listening on {}, key from {:?}",
         file.display(),
-        storage.mode.name(),
-        storage.capacity,
+        storage.medium,
         addresses.join(" or "),
         settings.keys,
     )?;

@@ -6,19 +6,18 @@
 //! opens them.
 
 mod size;
+mod storage;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
 pub use size::ByteSize;
+pub use storage::*;
 use thiserror::Error;
 
 pub const ADDRESS_DEFAULT: &str = "127.0.0.1:9900";
-/// How much of the disk or of memory the embedded default may fill.
-pub const CAPACITY_DEFAULT: ByteSize = ByteSize::from_gib(10);
-pub const CAPACITY_MEMORY_DEFAULT: ByteSize = ByteSize::from_gib(1);
 pub const CONNECTIONS_MAX_DEFAULT: u32 = 4096;
 
 #[derive(Debug, Error)]
@@ -29,24 +28,56 @@ pub enum ConfigError {
     Document { path: PathBuf, source: Box<serde_saphyr::Error> },
     #[error("{name}: `{address}` is not an address to listen on; give HOST:PORT, such as {ADDRESS_DEFAULT}")]
     Address { name: &'static str, address: String },
-    #[error("network.auth_key and network.auth_keys exclude each other: a list holds the current key first")]
-    KeyTwice,
-    #[error("network.auth_keys is empty: leave it out, or give at least one key (`memkv keygen` makes one)")]
-    KeysEmpty,
-    #[error("storage.path has no meaning in memory mode: remove it, or set storage.mode to file")]
-    PathInMemoryMode,
-    #[error("storage.sync has no meaning in memory mode: nothing there survives the process")]
-    SyncInMemoryMode,
-    #[error("storage.capacity {capacity} is less than the smallest store, {least}")]
-    CapacityTooSmall { capacity: ByteSize, least: ByteSize },
+    #[error(
+        "{at}network.auth_key and network.auth_keys exclude each other: a list holds the current key first"
+    )]
+    KeyTwice { at: Line },
+    #[error(
+        "{at}network.auth_keys is empty: leave it out, or give at least one key (`memkv keygen` makes one)"
+    )]
+    KeysEmpty { at: Line },
+    #[error("{at}storage.path has no meaning in memory mode: remove it, or set storage.mode to file")]
+    PathInMemoryMode { at: Line },
+    #[error("{at}storage.sync has no meaning in memory mode: nothing there survives the process")]
+    SyncInMemoryMode { at: Line },
+    #[error("{at}storage.scrub has no meaning in memory mode: there is no drive to reread")]
+    ScrubInMemoryMode { at: Line },
+    #[error("{at}storage.capacity {capacity} is less than the smallest store, {least}")]
+    CapacityTooSmall { at: Line, capacity: ByteSize, least: ByteSize },
+    #[error("{at}storage.capacity has no meaning in direct mode: a drive is used as a whole")]
+    CapacityInDirectMode { at: Line },
+    #[error(
+        "storage.drives is missing: direct mode needs drives that `memkv setup --drives ...` has made a store"
+    )]
+    NoDrives,
+    #[error("{at}storage.drives names {count} drives; a store has 1 to {count_max}")]
+    DriveCount { at: Line, count: usize, count_max: u16 },
+    #[error("{at}storage.drives names {} twice", drive.display())]
+    DriveTwice { at: Line, drive: PathBuf },
+    #[error("{at}storage.drives has no meaning in {mode} mode: remove it, or set storage.mode to direct")]
+    DrivesNotInDirectMode { at: Line, mode: &'static str },
+    #[error("{at}storage.id has a meaning in direct mode alone")]
+    IdNotInDirectMode { at: Line },
+    #[error("storage.mode direct needs Linux; set it to file")]
+    DirectNeedsLinux,
     #[error(
         "no data directory: neither XDG_DATA_HOME nor HOME is set; give one with --data DIR or storage.path"
     )]
     NoDataDirectory,
 }
 
-/// The smallest capacity that is worth a server: the largest value and room to move.
-pub const CAPACITY_MIN: ByteSize = ByteSize::from_mib(64);
+/// Where in the document a mistake stands; shown before it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Line {
+    pub source: PathBuf,
+    pub line: u64,
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, line {}: ", self.source.display(), self.line)
+    }
+}
 
 /// The document of `--config`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -55,87 +86,27 @@ pub struct File {
     pub network: Network,
     pub storage: Storage,
     pub log: Log,
+    /// What errors call the document.
+    #[serde(skip)]
+    pub source: PathBuf,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     pub address: Option<String>,
-    pub auth_key: Option<String>,
+    pub auth_key: Option<Spanned<String>>,
     /// All are accepted, so that keys rotate without downtime.
-    pub auth_keys: Option<Vec<String>>,
+    pub auth_keys: Option<Spanned<Vec<String>>>,
     pub connections_max: Option<u32>,
 }
 
 /// Keys stay out of logs and panics.
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let keys = usize::from(self.auth_key.is_some()) + self.auth_keys.as_ref().map_or(0, Vec::len);
+        let keys =
+            usize::from(self.auth_key.is_some()) + self.auth_keys.as_ref().map_or(0, |keys| keys.value.len());
         f.debug_struct("Network").field("address", &self.address).field("keys", &keys).finish_non_exhaustive()
-    }
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Storage {
-    pub mode: Option<Mode>,
-    pub path: Option<PathBuf>,
-    pub capacity: Option<ByteSize>,
-    pub sync: Option<Sync>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    #[default]
-    File,
-    Memory,
-}
-
-impl Mode {
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::File => "file",
-            Mode::Memory => "memory",
-        }
-    }
-}
-
-/// When what was acknowledged is made to survive the loss of power: `always`, or an interval such as `100ms`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Sync {
-    /// Before a manifest or a delete is acknowledged.
-    #[default]
-    Always,
-    /// At this interval: a loss of power takes at most that much.
-    Interval { ms: u64 },
-}
-
-/// Longer intervals are more likely a slip than a wish.
-const SYNC_INTERVAL_MS_MAX: u64 = 60_000;
-
-impl<'de> Deserialize<'de> for Sync {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sync, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let interval = || {
-            let (number, factor) = match text.strip_suffix("ms") {
-                Some(number) => (number, 1),
-                None => (text.strip_suffix('s')?, 1000),
-            };
-            number
-                .trim()
-                .parse::<u64>()
-                .ok()?
-                .checked_mul(factor)
-                .filter(|ms| (1..=SYNC_INTERVAL_MS_MAX).contains(ms))
-        };
-        match (text.as_str(), interval()) {
-            ("always", _) => Ok(Sync::Always),
-            (_, Some(ms)) => Ok(Sync::Interval { ms }),
-            (_, None) => Err(D::Error::custom(format_args!(
-                "`{text}`: expected `always`, or an interval from 1ms to 60s such as 100ms"
-            ))),
-        }
     }
 }
 
@@ -190,8 +161,9 @@ impl File {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(File::default());
         }
-        serde_saphyr::from_str(text)
-            .map_err(|source| ConfigError::Document { path: path.to_owned(), source: Box::new(source) })
+        let file = serde_saphyr::from_str(text)
+            .map_err(|source| ConfigError::Document { path: path.to_owned(), source: Box::new(source) })?;
+        Ok(File { source: path.to_owned(), ..file })
     }
 }
 
@@ -212,16 +184,6 @@ pub struct Settings {
     pub keys: KeySource,
     pub storage: StorageSettings,
     pub log: LogSettings,
-}
-
-#[derive(Clone, Debug)]
-pub struct StorageSettings {
-    pub mode: Mode,
-    /// Holds the key and, in file mode, the values. In memory mode it is used only for
-    /// what the configuration does not give.
-    pub directory: Option<PathBuf>,
-    pub capacity: ByteSize,
-    pub sync: Sync,
 }
 
 #[derive(Clone, Debug)]
@@ -279,8 +241,7 @@ impl Settings {
         overrides: Overrides,
         environment: &Environment,
     ) -> Result<Settings, ConfigError> {
-        let mode = file.storage.mode.unwrap_or_default();
-        let keys = key_source(&file.network, environment)?;
+        let keys = key_source(&file.network, &file.source, environment)?;
         let (name, address) = match (overrides.address, file.network.address) {
             (Some(address), _) => ("--listen", address),
             (None, Some(address)) => ("network.address", address),
@@ -289,7 +250,7 @@ impl Settings {
         Ok(Settings {
             addresses: resolve_address(name, address)?,
             connections_max: file.network.connections_max.unwrap_or(CONNECTIONS_MAX_DEFAULT).max(1),
-            storage: storage_settings(mode, file.storage, overrides.data, &keys, environment)?,
+            storage: storage::settings(file.storage, &file.source, overrides.data, &keys, environment)?,
             keys,
             log: LogSettings {
                 level: file.log.level.unwrap_or_default(),
@@ -300,39 +261,15 @@ impl Settings {
     }
 }
 
-fn storage_settings(
-    mode: Mode,
-    storage: Storage,
-    data: Option<PathBuf>,
-    keys: &KeySource,
-    environment: &Environment,
-) -> Result<StorageSettings, ConfigError> {
-    let capacity_default = match mode {
-        Mode::File => CAPACITY_DEFAULT,
-        Mode::Memory if storage.path.is_some() => return Err(ConfigError::PathInMemoryMode),
-        Mode::Memory if storage.sync.is_some() => return Err(ConfigError::SyncInMemoryMode),
-        Mode::Memory => CAPACITY_MEMORY_DEFAULT,
-    };
-    let capacity = storage.capacity.unwrap_or(capacity_default);
-    if capacity < CAPACITY_MIN {
-        return Err(ConfigError::CapacityTooSmall { capacity, least: CAPACITY_MIN });
-    }
-    let named = data.or(storage.path);
-    let directory = match (mode, keys) {
-        (Mode::Memory, KeySource::Environment(_) | KeySource::Config(_)) => named,
-        (Mode::File, _) | (Mode::Memory, KeySource::DataDirectory) => {
-            Some(named.or_else(|| environment.data_directory()).ok_or(ConfigError::NoDataDirectory)?)
-        }
-    };
-    Ok(StorageSettings { mode, directory, capacity, sync: storage.sync.unwrap_or_default() })
-}
-
-fn key_source(network: &Network, environment: &Environment) -> Result<KeySource, ConfigError> {
+fn key_source(network: &Network, source: &Path, environment: &Environment) -> Result<KeySource, ConfigError> {
+    let at = |line| Line { source: source.to_owned(), line };
     let config = match (&network.auth_key, &network.auth_keys) {
-        (Some(_), Some(_)) => return Err(ConfigError::KeyTwice),
-        (None, Some(keys)) if keys.is_empty() => return Err(ConfigError::KeysEmpty),
-        (None, Some(keys)) => Some(keys.clone()),
-        (Some(key), None) => Some(vec![key.clone()]),
+        (Some(_), Some(keys)) => return Err(ConfigError::KeyTwice { at: at(keys.referenced.line()) }),
+        (None, Some(keys)) if keys.value.is_empty() => {
+            return Err(ConfigError::KeysEmpty { at: at(keys.referenced.line()) });
+        }
+        (None, Some(keys)) => Some(keys.value.clone()),
+        (Some(key), None) => Some(vec![key.value.clone()]),
         (None, None) => None,
     };
     Ok(match (&environment.auth_key, config) {
@@ -371,7 +308,8 @@ mod tests {
     fn nothing_at_all_is_the_embedded_default() {
         let settings = settings("# only a comment\n\n", Overrides::default()).unwrap();
         assert_eq!(settings.addresses, ["127.0.0.1:9900".parse().unwrap()]);
-        assert_eq!(settings.storage.mode, Mode::File);
+        assert_eq!(settings.storage.medium, Medium::File { capacity: CAPACITY_DEFAULT });
+        assert_eq!(settings.storage.scrub, Scrub::default());
         assert_eq!(settings.storage.directory, Some("/home/ann/.local/share/memkv".into()));
         assert!(matches!(settings.keys, KeySource::DataDirectory));
     }
@@ -380,12 +318,17 @@ mod tests {
     fn the_whole_document_is_read() {
         let text = "network:\n  address: 127.0.0.1:7000\n  auth_keys:\n    - \"aa\"\n    - \"bb\"\n  connections_max: 12\n\
                     storage:\n  mode: file\n  path: /srv/memkv\n  capacity: 1.5TiB\n  sync: 250ms\n\
+                    \x20 quotas:\n    team-a: 10GiB\n    \"\": 1MiB\n  scrub: {rate: 5MiB/s, every: 7d}\n\
                     log:\n  level: debug\n  format: json\n  file: /var/log/memkv.log\n";
         let settings = settings(text, Overrides::default()).unwrap();
         assert_eq!(settings.addresses[0].port(), 7000);
         assert_eq!(settings.connections_max, 12);
         assert!(matches!(&settings.keys, KeySource::Config(keys) if keys == &["aa", "bb"]));
-        assert_eq!(settings.storage.capacity.bytes(), 1536 << 30);
+        assert_eq!(settings.storage.medium, Medium::File { capacity: ByteSize::from_gib(1536) });
+        let quotas = [(String::new(), ByteSize::from_mib(1)), ("team-a".into(), ByteSize::from_gib(10))];
+        assert_eq!(settings.storage.quotas, quotas.into());
+        let scrub = Scrub { periodic: true, rate: ByteSize::from_mib(5), every_s: 7 * 24 * 3600 };
+        assert_eq!(settings.storage.scrub, scrub);
         assert_eq!(settings.storage.sync, Sync::Interval { ms: 250 });
         assert_eq!(settings.log.level, Level::Debug);
         assert_eq!(settings.log.format, LogFormat::Json);
@@ -435,6 +378,48 @@ mod tests {
     }
 
     #[test]
+    fn scrubbing_is_off_or_has_a_rate_and_an_interval() {
+        let scrub = |text: &str| settings(&format!("storage:\n  scrub: {text}\n"), Overrides::default());
+        assert!(!scrub("off").unwrap().storage.scrub.periodic);
+        assert_eq!(scrub("{every: 12h}").unwrap().storage.scrub.every_s, 12 * 3600);
+        assert_eq!(scrub("{rate: 1GiB/s}").unwrap().storage.scrub.rate, ByteSize::from_gib(1));
+        for (text, expected) in [
+            ("sometimes", "off"),
+            ("{rate: 50}", "50MiB/s"),
+            ("{rate: 1KiB/s}", "1MiB/s"),
+            ("{every: 30}", "30d"),
+            ("{every: 1s}", "1m"),
+            ("{speed: 1}", "rate"),
+        ] {
+            let said = scrub(text).expect_err(text).to_string();
+            assert!(said.contains(expected) && said.contains('2'), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn direct_mode_names_its_drives() {
+        let id = "00112233445566778899aabbccddeeff";
+        let text = format!("storage:\n  mode: direct\n  drives: [/dev/a, /dev/b]\n  id: \"{id}\"\n");
+        let direct = settings(&text, Overrides::default()).unwrap();
+        let Medium::Direct { drives, id: Some(found) } = direct.storage.medium else { panic!("direct") };
+        assert_eq!(drives, [PathBuf::from("/dev/a"), "/dev/b".into()]);
+        assert_eq!(found.to_string(), id);
+        for (text, expected) in [
+            ("  mode: direct\n", &["memkv setup"][..]),
+            ("  mode: direct\n  drives: []\n", &["line 3", "1 to 64"]),
+            ("  mode: direct\n  drives:\n    - /dev/a\n    - /dev/a\n", &["line 5", "/dev/a"]),
+            ("  mode: direct\n  drives: [/dev/a]\n  capacity: 1GiB\n", &["line 4", "capacity"]),
+            ("  drives: [/dev/a]\n", &["line 2", "file mode", "direct"]),
+            ("  id: \"00112233445566778899aabbccddeeff\"\n", &["line 2", "direct"]),
+            ("  mode: direct\n  drives: [/dev/a]\n  id: abc\n", &["abc", "32 hexadecimal"]),
+        ] {
+            let said = message(&format!("storage:\n{text}"));
+            assert!(expected.iter().all(|word| said.contains(word)), "{text}: {said}");
+        }
+    }
+
+    #[test]
     fn contradictions_say_what_to_do() {
         assert!(
             message("network:\n  auth_key: \"aa\"\n  auth_keys: [\"bb\"]\n").contains("exclude each other")
@@ -442,7 +427,11 @@ mod tests {
         assert!(message("network:\n  auth_keys: []\n").contains("memkv keygen"));
         assert!(message("network:\n  address: nonsense\n").contains("HOST:PORT"));
         assert!(message("storage:\n  mode: memory\n  path: /srv\n").contains("memory mode"));
-        assert!(message("storage:\n  capacity: 1MiB\n").contains("64MiB"));
+        assert!(message("storage:\n  capacity: 1MiB\n").contains("line 2: storage.capacity 1MiB"));
+        assert!(message("storage:\n  mode: memory\n  scrub: off\n").contains("line 3"));
+        let namespace = "n".repeat(256);
+        assert!(message(&format!("storage:\n  quotas:\n    {namespace}: 1GiB\n")).contains("255 bytes"));
+        assert!(message("storage:\n  quotas:\n    a: much\n").contains("much"));
     }
 
     #[test]

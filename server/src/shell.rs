@@ -7,10 +7,12 @@
 //! pausing a peer. Lock order: the service, then the links, then one link.
 
 mod connection;
+mod drives;
 mod io;
 mod link;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -18,16 +20,14 @@ use memkv_transport::buf::BufPool;
 use tokio::sync::Notify;
 
 pub use self::connection::{Door, serve};
+pub use self::drives::{DriveErrors, Drives};
 use self::io::{Job, Queue};
 use self::link::Link;
-use crate::io::Devices;
 use crate::service::{
     BODY_BYTES_TOTAL_MAX, CloseReason, ConnectionId, Joined, Output, ReadError, ReadId, ReadOutcome, Service,
 };
 use crate::store::{BLOCK_BYTES, CommandId, Done, IoError};
 
-/// Threads for device work that may block.
-const IO_THREADS: usize = 4;
 /// The service's deadlines are coarse; this is how often it is ticked when none comes earlier.
 const TICK_MS_MAX: u64 = 1000;
 /// Memory for payloads that come in. What may be held for long leaves some of it, or nobody could go on.
@@ -42,9 +42,9 @@ const _: () = assert!(ALLOCATIONS_MAX * BLOCK_BYTES + BODY_BYTES_TOTAL_MAX <= RE
 pub struct Shell {
     service: Mutex<Service>,
     links: RwLock<HashMap<ConnectionId, Arc<Link>>>,
-    devices: Devices,
-    /// Device work never blocks.
-    at_once: bool,
+    drives: Drives,
+    /// Failed drives that the log told of.
+    drives_failed: AtomicU64,
     queue: Arc<Queue>,
     begun: Instant,
     received: BufPool,
@@ -60,20 +60,22 @@ enum Ended {
 }
 
 impl Shell {
-    /// Starts the threads; `at_once` when device work never blocks and needs none.
-    pub fn start(service: Service, devices: Devices, at_once: bool) -> std::io::Result<Arc<Shell>> {
+    /// Starts the threads for device work that may block.
+    pub fn start(service: Service, drives: Drives) -> std::io::Result<Arc<Shell>> {
+        let threads = if drives.at_once() { 0 } else { drives.threads() };
+        let failed_before = service.store().counters().devices_failed;
         let shell = Arc::new(Shell {
             service: Mutex::new(service),
             links: RwLock::default(),
-            devices,
-            at_once,
-            queue: Arc::default(),
+            drives,
+            drives_failed: AtomicU64::new(failed_before),
+            queue: Arc::new(Queue::new(threads)),
             begun: Instant::now(),
             received: BufPool::new(RECEIVED_BYTES_MAX),
             read: BufPool::new(READ_BYTES_MAX),
             stopped: Notify::new(),
         });
-        for thread in 0..IO_THREADS {
+        for thread in 0..threads {
             let (shell, queue) = (Arc::downgrade(&shell), Arc::clone(&shell.queue));
             std::thread::Builder::new()
                 .name(format!("io-{thread}"))
@@ -143,7 +145,7 @@ impl Shell {
         loop {
             service.drain(&mut outputs);
             if outputs.is_empty() {
-                return;
+                return self.tell_of_failed_drives(service);
             }
             for output in outputs.drain(..) {
                 match output {
@@ -166,9 +168,20 @@ impl Shell {
         }
     }
 
+    fn tell_of_failed_drives(&self, service: &Service) {
+        let failed = service.store().counters().devices_failed;
+        if self.drives_failed.swap(failed, Ordering::Relaxed) == failed {
+            return;
+        }
+        for status in service.store().device_status().into_iter().filter(|status| status.failed) {
+            let drive = self.drives.name(status.slot);
+            tracing::error!(drive, "a drive is out of service; what was on it are misses, the others go on");
+        }
+    }
+
     /// Does the work, or has it done, and what follows from it.
     fn carry_out(&self, mut work: Vec<Job>) {
-        if !self.at_once {
+        if !self.drives.at_once() {
             return work.into_iter().for_each(|job| self.queue.push(job));
         }
         while !work.is_empty() {

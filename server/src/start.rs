@@ -97,7 +97,7 @@ async fn run_async(
     let storage = storage::open(&settings.storage, directory)?;
     let server_id = storage.store.server_id();
     let service = Service::new(storage.store, ServiceLimits::default(), 0);
-    let shell = Shell::start(service, storage.devices, storage.at_once)?;
+    let shell = Shell::start(service, storage.drives)?;
     let clock = tokio::spawn(Arc::clone(&shell).keep_time());
     let made_here = matches!(settings.keys, KeySource::DataDirectory);
     let banner = Banner {
@@ -110,7 +110,7 @@ async fn run_async(
         terms: terms(server_id),
         gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
     });
-    tracing::info!(%address, mode = settings.storage.mode.name(), key = ?settings.keys, "serving");
+    tracing::info!(%address, mode = settings.storage.medium.mode().name(), key = ?settings.keys, "serving");
     announce(&banner);
     let mut peers = JoinSet::new();
     accept(&listener, &shell, &door, settings.connections_max, &mut peers, &mut signals).await;

@@ -181,7 +181,8 @@ impl Device for Absent {
     }
 }
 
-fn shard_path(directory: &Path, shard: u16) -> PathBuf {
+/// The file of one of a directory's shards.
+pub fn shard_path(directory: &Path, shard: u16) -> PathBuf {
     directory.join(format!("shard-{shard:02}.memkv"))
 }
 

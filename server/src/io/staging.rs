@@ -29,10 +29,7 @@ impl Staging {
         let huge = map(length, libc::MAP_HUGETLB);
         let (address, is_huge) = match huge {
             Ok(address) => (address, true),
-            Err(error) => {
-                tracing::info!(%error, bytes = length, "no huge pages for the staging pool: using ordinary ones");
-                (map(length, 0)?, false)
-            }
+            Err(_) => (map(length, 0)?, false),
         };
         let free = (0..length / PIECE_BYTES).collect();
         Ok(Self { address, length, huge: is_huge, free: Mutex::new(free), returned: Condvar::new() })

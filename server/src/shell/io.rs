@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use memkv_transport::buf::{Buf, BufMut};
 
-use super::{Ended, IO_THREADS, Shell};
+use super::{Ended, Shell};
 use crate::read::{self, Source};
 use crate::service::{BodyJob, ReadCommand};
 use crate::store::{Command, IoError, Op};
@@ -26,10 +26,11 @@ impl Job {
 }
 
 /// First come, first served. Its length is bounded by the service's windows.
-#[derive(Default)]
 pub(super) struct Queue {
     jobs: Mutex<Jobs>,
     more: Condvar,
+    /// How many threads empty it.
+    threads: usize,
 }
 
 #[derive(Default)]
@@ -39,6 +40,10 @@ struct Jobs {
 }
 
 impl Queue {
+    pub fn new(threads: usize) -> Queue {
+        Queue { jobs: Mutex::default(), more: Condvar::new(), threads: threads.max(1) }
+    }
+
     pub fn push(&self, job: Job) {
         self.lock().waiting.push_back(job);
         self.more.notify_one();
@@ -61,7 +66,7 @@ impl Queue {
                 }
                 jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
             }
-            let share = (jobs.waiting.len() / IO_THREADS).clamp(1, JOBS_AT_ONCE_MAX);
+            let share = (jobs.waiting.len() / self.threads).clamp(1, JOBS_AT_ONCE_MAX);
             // A flush is slow: nothing else waits for its end.
             let quick = jobs.waiting.iter().take(share).take_while(|job| !job.is_flush()).count();
             taken.extend(jobs.waiting.drain(..quick.max(1)));
@@ -81,7 +86,7 @@ impl Shell {
     /// Does one job to its end, on this thread.
     pub(super) fn execute(&self, job: Job) -> Ended {
         match job {
-            Job::Device(command) => Ended::Device(command.id, self.devices.execute(&command)),
+            Job::Device(command) => Ended::Device(command.id, self.drives.execute(&command)),
             Job::Read(command) => {
                 let id = command.id;
                 Ended::Read(id, read::execute(&command, &mut DeviceSource(self)))
@@ -95,7 +100,7 @@ struct DeviceSource<'a>(&'a Shell);
 
 impl Source for DeviceSource<'_> {
     fn read(&mut self, device: u16, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
-        self.0.devices.device(device)?.read(offset, into)
+        self.0.drives.read(device, offset, into)
     }
 
     /// What is read is bounded by the windows, so memory beside the pool is only slower.

@@ -1,7 +1,7 @@
-//! The store of a server: made on the first start, opened on every later one.
+//! The store of a server: in memory, in shard files that are made on the first start, or on drives that `memkv setup` made one.
 //!
-//! A new store is formatted under another name and moved into place, so that a start cut short leaves either a whole
-//! store or none.
+//! A new directory of shards is formatted under another name and moved into place, so that a start cut short leaves either a
+//! whole store or none. Drives are never formatted here.
 
 use std::fs;
 use std::io;
@@ -12,22 +12,23 @@ use memkv_transport::buf::Buf;
 use memkv_wire::limits;
 use thiserror::Error;
 
-use crate::config::{Mode, StorageSettings, Sync};
+use crate::config::{ByteSize, Medium, StorageSettings, StoreId, Sync};
 use crate::data_directory::DataDirectory;
-use crate::io::{Device, Devices, DirectoryError, MemoryDevice, open_directory};
-use crate::shell::ALLOCATIONS_MAX;
+use crate::io::{Device, Devices, DirectoryError, MemoryDevice, open_directory, shard_path};
+use crate::shell::{ALLOCATIONS_MAX, Drives};
 use crate::store::{self, Config, FormatOptions, OpenError, OpenReport, Store};
 
 /// Shard files of a new store.
 const SHARDS: u16 = 8;
-const STORE: &str = "store";
+/// Of a data directory: the store, and one that is not finished yet.
+pub const STORE: &str = "store";
 const STORE_IN_THE_MAKING: &str = "store.new";
+/// Threads that read and write shard files.
+const FILE_THREADS: usize = 4;
 
 pub struct Storage {
     pub store: Store<Buf>,
-    pub devices: Devices,
-    /// Device work never blocks.
-    pub at_once: bool,
+    pub drives: Drives,
 }
 
 #[derive(Debug, Error)]
@@ -46,19 +47,32 @@ pub enum StorageError {
     Open { path: PathBuf, source: OpenError },
     #[error("the system gave no random bytes: {0}")]
     Random(getrandom::Error),
-    #[error("file mode needs a data directory; give one with --data DIR or storage.path")]
-    NoDirectory,
+    #[error("{} mode needs a data directory; give one with --data DIR or storage.path", mode)]
+    NoDirectory { mode: &'static str },
+    #[error("{drive} is in use: it is mounted, or another server or tool has it open", drive = drive.display())]
+    DriveInUse { drive: PathBuf },
+    #[error(
+        "cannot open the store on {drives}: {source}; `memkv drive list {drives}` says what is on them, `memkv setup --drives ...` makes a new store"
+    )]
+    OpenDrives { drives: String, source: OpenError },
+    #[error("storage.mode direct needs Linux")]
+    DirectNeedsLinux,
 }
 
 pub fn open(settings: &StorageSettings, directory: Option<&DataDirectory>) -> Result<Storage, StorageError> {
-    match (settings.mode, directory) {
-        (Mode::Memory, _) => open_memory(settings),
-        (Mode::File, Some(directory)) => open_file(settings, directory.path()),
-        (Mode::File, None) => Err(StorageError::NoDirectory),
+    let config = store_config(settings);
+    match (&settings.medium, directory) {
+        (Medium::Memory { capacity }, _) => open_memory(*capacity, config),
+        (Medium::File { capacity }, Some(directory)) => open_file(*capacity, config, directory.path()),
+        (Medium::Direct { drives, id }, Some(_)) => open_direct(drives, *id, config),
+        (medium @ (Medium::File { .. } | Medium::Direct { .. }), None) => {
+            Err(StorageError::NoDirectory { mode: medium.mode().name() })
+        }
     }
 }
 
 fn store_config(settings: &StorageSettings) -> Config {
+    let quotas = settings.quotas.iter();
     Config {
         sync: match settings.sync {
             Sync::Always => store::Sync::Always,
@@ -68,79 +82,149 @@ fn store_config(settings: &StorageSettings) -> Config {
         lease_ms_max: u64::from(limits::LEASE_MS_MAX),
         leases_per_client_max: limits::LEASES_PER_CLIENT_MAX,
         allocations_max: ALLOCATIONS_MAX,
+        quotas: quotas.map(|(name, quota)| (name.as_bytes().to_vec(), quota.bytes())).collect(),
         ..Config::default()
     }
 }
 
-fn open_memory(settings: &StorageSettings) -> Result<Storage, StorageError> {
-    let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(settings.capacity.bytes()));
+fn open_memory(capacity: ByteSize, config: Config) -> Result<Storage, StorageError> {
+    let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(capacity.bytes()));
     let mut devices = Devices::new(vec![device]);
-    let config = store_config(settings);
     store::format(&mut devices, &config, format_options()?).map_err(StorageError::Format)?;
     let (store, _) = Store::open(0, config, &mut devices).map_err(StorageError::Format)?;
-    Ok(Storage { store, devices, at_once: true })
+    Ok(Storage { store, drives: Drives::new(devices, vec!["memory".to_owned()], true, 0) })
 }
 
-fn open_file(settings: &StorageSettings, directory: &Path) -> Result<Storage, StorageError> {
-    let config = store_config(settings);
+fn open_file(capacity: ByteSize, config: Config, directory: &Path) -> Result<Storage, StorageError> {
     let path = directory.join(STORE);
     if !path.exists() {
-        make(settings, &config, directory, &path)?;
+        make(capacity, &config, directory, &path)?;
     }
-    let opened = open_directory(&path, SHARDS, settings.capacity.bytes())?;
+    let opened = open_directory(&path, SHARDS, capacity.bytes())?;
+    let shards = (0..).take(opened.devices.len());
+    let names: Vec<_> = shards.map(|shard| shard_path(&path, shard).display().to_string()).collect();
     let mut devices = Devices::new(opened.devices);
     let result = Store::open(0, config, &mut devices);
     let (store, report) = result.map_err(|source| StorageError::Open { path: path.clone(), source })?;
-    log_opened(&report, &path);
+    log_opened(&report, &names);
     let capacity_bytes = store.usage().capacity_bytes;
-    if capacity_bytes < settings.capacity.bytes() / 2 || capacity_bytes > settings.capacity.bytes() {
+    if capacity_bytes < capacity.bytes() / 2 || capacity_bytes > capacity.bytes() {
         tracing::warn!(
             capacity_bytes,
             "the store keeps the capacity it was made with; storage.capacity is not applied"
         );
     }
-    Ok(Storage { store, devices, at_once: false })
+    Ok(Storage { store, drives: Drives::new(devices, names, false, FILE_THREADS) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &[PathBuf], _: Option<StoreId>, _: Config) -> Result<Storage, StorageError> {
+    Err(StorageError::DirectNeedsLinux)
+}
+
+/// Threads that keep the rings of all drives busy: each waits for the end of one request.
+#[cfg(target_os = "linux")]
+const DIRECT_THREADS_MAX: usize = 32;
+#[cfg(target_os = "linux")]
+const DIRECT_THREADS_A_DRIVE: usize = 8;
+
+#[cfg(target_os = "linux")]
+fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> Result<Storage, StorageError> {
+    use crate::io::Absent;
+
+    config.server_id = id.map(|StoreId(id)| id);
+    let names: Vec<_> = drives.iter().map(|drive| drive.display().to_string()).collect();
+    let mut devices: Vec<Arc<dyn Device>> = Vec::with_capacity(drives.len());
+    let mut ordinary_pages = 0;
+    for drive in drives {
+        match open_drive(drive) {
+            Ok(device) => {
+                ordinary_pages += usize::from(!device.huge_pages());
+                devices.push(Arc::new(device));
+            }
+            Err(error) if is_in_use(&error) => {
+                return Err(StorageError::DriveInUse { drive: drive.clone() });
+            }
+            Err(error) => {
+                tracing::error!(drive = %drive.display(), %error, "a drive cannot be opened");
+                devices.push(Arc::new(Absent(error.into())));
+            }
+        }
+    }
+    if ordinary_pages > 0 {
+        tracing::info!(
+            drives = ordinary_pages,
+            "no huge pages are reserved for the staging memory: ordinary ones are used (see vm.nr_hugepages)"
+        );
+    }
+    let mut devices = Devices::new(devices);
+    let result = Store::open(0, config, &mut devices);
+    let (store, report) =
+        result.map_err(|source| StorageError::OpenDrives { drives: names.join(" "), source })?;
+    log_opened(&report, &names);
+    let threads = (DIRECT_THREADS_A_DRIVE * drives.len()).min(DIRECT_THREADS_MAX);
+    Ok(Storage { store, drives: Drives::new(devices, names, false, threads) })
+}
+
+/// The kernel takes down what a killed process had in flight some time after its end; until then its drives are in use.
+#[cfg(target_os = "linux")]
+fn open_drive(path: &Path) -> io::Result<crate::io::UringDevice> {
+    use crate::io::{Mode, UringDevice};
+
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+    const ATTEMPTS: u32 = 40;
+    let mut result = UringDevice::open(path, Mode::Direct);
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if is_in_use(error) => std::thread::sleep(PAUSE),
+            Ok(_) | Err(_) => break,
+        }
+        result = UringDevice::open(path, Mode::Direct);
+    }
+    result
+}
+
+#[cfg(target_os = "linux")]
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock)
 }
 
 /// Formats a new store aside and moves it into place.
-fn make(
-    settings: &StorageSettings,
-    config: &Config,
-    directory: &Path,
-    path: &Path,
-) -> Result<(), StorageError> {
+fn make(capacity: ByteSize, config: &Config, directory: &Path, path: &Path) -> Result<(), StorageError> {
     let failed = |source| StorageError::Make { path: path.to_owned(), source };
     let aside = directory.join(STORE_IN_THE_MAKING);
     match fs::remove_dir_all(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    let made = open_directory(&aside, SHARDS, settings.capacity.bytes())?;
+    let made = open_directory(&aside, SHARDS, capacity.bytes())?;
     let mut devices = Devices::new(made.devices);
     store::format(&mut devices, config, format_options()?).map_err(StorageError::Format)?;
     drop(devices);
     fs::rename(&aside, path).map_err(failed)?;
     fs::File::open(directory).and_then(|handle| handle.sync_all()).map_err(failed)?;
-    tracing::info!(path = %path.display(), capacity = %settings.capacity, "a new store was made");
+    tracing::info!(path = %path.display(), %capacity, "a new store was made");
     Ok(())
 }
 
-fn format_options() -> Result<FormatOptions, StorageError> {
+/// Fresh random names and keys.
+pub fn format_options() -> Result<FormatOptions, StorageError> {
     let mut options = FormatOptions { server_id: [0; 16], secrets: [0; 32] };
     getrandom::fill(&mut options.server_id).map_err(StorageError::Random)?;
     getrandom::fill(&mut options.secrets).map_err(StorageError::Random)?;
     Ok(options)
 }
 
-fn log_opened(report: &OpenReport, path: &Path) {
+fn log_opened(report: &OpenReport, names: &[String]) {
     for (slot, problem) in &report.problems {
-        tracing::error!(slot, %problem, "a device is left out; what was on it are misses");
+        let drive = names.get(*slot as usize).map_or("?", |name| name);
+        tracing::error!(drive, %problem, "a drive is left out; what was on it are misses");
     }
     for index in &report.absent {
-        tracing::error!(index, "a device of the store is not there; what was on it are misses");
+        tracing::error!(index, "a drive of the store is not there; what was on it are misses");
     }
     tracing::info!(
-        path = %path.display(),
+        drives = names.len(),
         values = report.values,
         manifests = report.manifests,
         clean = report.clean,

@@ -30,6 +30,8 @@ pub enum Placement {
 
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Devices of any other store are left out. Without it, those of the most common one make up the store.
+    pub server_id: Option<[u8; 16]>,
     /// Of a newly formatted store, a multiple of 4096. The default holds four blocks with a header each.
     pub extent_bytes: u32,
     pub sync: Sync,
@@ -50,6 +52,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            server_id: None,
             extent_bytes: EXTENT_BYTES_DEFAULT,
             sync: Sync::Always,
             placement: Placement::Rotate,

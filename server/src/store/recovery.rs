@@ -21,6 +21,8 @@ use replay::Replay;
 
 /// The fewest extents a device may have.
 const EXTENTS_MIN: u64 = 8;
+/// That of a store which was never opened.
+pub(super) const GENERATION_FIRST: u64 = 1;
 /// Extent and record numbers of one generation, at most; the generation makes up the rest.
 const GENERATION_SHIFT: u32 = 40;
 
@@ -46,6 +48,10 @@ pub enum OpenError {
     TooSmall { slot: u16, extents: u64, extents_min: u64 },
     #[error("device {slot}: {error}")]
     Io { slot: u16, error: IoError },
+    #[error(
+        "{found} of {count} devices are there, and the store was never opened before: it was not made whole"
+    )]
+    Unfinished { found: u16, count: u16 },
     #[error("none of the devices can be used; the first of them: {first}")]
     Unusable { first: DeviceProblem },
 }
@@ -145,7 +151,7 @@ fn first_superblock(
     block.device_count = count.into();
     block.server_id = options.server_id;
     block.sequence = 1.into();
-    block.generation = 1.into();
+    block.generation = GENERATION_FIRST.into();
     block.members = all_members(count).into();
     block.extent_bytes = config.extent_bytes.into();
     block.extent_count = extents.into();
@@ -169,13 +175,19 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub fn open(now_ms: u64, config: Config, disks: &mut dyn Disks) -> Result<(Self, OpenReport), OpenError> {
         let mut report = OpenReport::default();
         let found = find_devices(disks, &mut report);
-        let Some(members) = choose_members(found, &mut report) else {
+        let Some(members) = choose_members(found, config.server_id, &mut report) else {
             let first = report
                 .problems
                 .first()
                 .map_or(OpenError::NoDevices, |(_, problem)| OpenError::Unusable { first: *problem });
             return Err(first);
         };
+        let first = &members[0].2;
+        let (found, count) = (members.len() as u16, first.device_count.get());
+        // Opening raises the generation on all devices: in the first one a device that is not there was never formatted.
+        if first.generation.get() == GENERATION_FIRST && found < count {
+            return Err(OpenError::Unfinished { found, count });
+        }
         let mut store = Self::empty(now_ms, config, members);
         Replay::run(&mut store, disks, &mut report);
         store.raise_generation(disks, &mut report)?;
@@ -324,13 +336,22 @@ fn find_device(disks: &mut dyn Disks, slot: u16) -> Result<(Geometry, Superblock
     Ok((geometry, block))
 }
 
-/// Which of the devices make up the store: those of the most common server, of its latest generation.
-fn choose_members(found: Vec<Found>, report: &mut OpenReport) -> Option<Vec<Found>> {
+/// Which of the devices make up the store: those of the wanted or else the most common server, of its latest generation.
+fn choose_members(
+    found: Vec<Found>,
+    wanted: Option<[u8; 16]>,
+    report: &mut OpenReport,
+) -> Option<Vec<Found>> {
     let mut by_server: BTreeMap<[u8; 16], usize> = BTreeMap::new();
     found.iter().for_each(|(_, _, block)| *by_server.entry(block.server_id).or_default() += 1);
-    let server = by_server.into_iter().max_by_key(|(_, count)| *count).map(|(server, _)| server)?;
+    let most_common = by_server.into_iter().max_by_key(|(_, count)| *count).map(|(server, _)| server)?;
+    let server = wanted.unwrap_or(most_common);
     let ours = found.iter().filter(|(_, _, block)| block.server_id == server);
-    let latest = ours.max_by_key(|(_, _, block)| block.generation.get()).map(|(_, _, block)| *block)?;
+    let latest = ours.max_by_key(|(_, _, block)| block.generation.get()).map(|(_, _, block)| *block);
+    let Some(latest) = latest else {
+        report.problems.extend(found.iter().map(|(slot, ..)| (*slot, DeviceProblem::Foreign)));
+        return None;
+    };
     report.clean = latest.flags.get() & 1 != 0;
     let mut indexes = HashSet::new();
     let mut members = Vec::new();
