@@ -46,6 +46,29 @@ pub struct Entry {
 }
 
 impl<C> Case<C> {
+    pub const fn must(
+        id: &'static str,
+        requires: &'static [&'static str],
+        title: &'static str,
+        run: fn(&C) -> Outcome,
+    ) -> Case<C> {
+        Case { id, level: Level::Must, requires, title, alone: false, run }
+    }
+
+    pub const fn should(
+        id: &'static str,
+        requires: &'static [&'static str],
+        title: &'static str,
+        run: fn(&C) -> Outcome,
+    ) -> Case<C> {
+        Case { id, level: Level::Should, requires, title, alone: false, run }
+    }
+
+    /// The same case, run while no other one runs.
+    pub const fn alone(self) -> Case<C> {
+        Case { alone: true, ..self }
+    }
+
     pub fn entry(&self) -> Entry {
         Entry {
             id: self.id,

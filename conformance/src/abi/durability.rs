@@ -1,5 +1,6 @@
 //! What is left after the service behind the store was restarted, by a command the user gives.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use super::Abi;
@@ -31,7 +32,9 @@ const ATTEMPTS: usize = 5;
 
 fn restart(abi: &Abi) -> Outcome {
     let Some(command) = &abi.target.restart_command else { skip!("no --restart-command was given") };
-    match Command::new("/bin/sh").arg("-c").arg(command).stdin(Stdio::null()).status() {
+    // In a process group of its own: what it starts outlives this case.
+    let mut shell = Command::new("/bin/sh");
+    match shell.arg("-c").arg(command).stdin(Stdio::null()).process_group(0).status() {
         Ok(status) => ensure!(status.success(), "the restart command ended with {status}"),
         Err(error) => fail!("the restart command cannot be run: {error}"),
     }
