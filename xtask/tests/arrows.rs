@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memkv-server", &["memkv-wire", "memkv-transport"]),
     ("kv-store-memkv", &["memkv-wire", "memkv-transport", "memkv-client"]),
     ("memkv-conformance", &["memkv-wire", "memkv-transport"]),
+    ("kv-store-opendal", &[]),
     ("memkv-simulation", &["memkv-wire", "memkv-transport", "memkv-client", "memkv-server"]),
     ("xtask", &["memkv-codegen", "memkv-wire", "memkv-transport", "memkv-client"]),
 ];

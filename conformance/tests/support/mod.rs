@@ -105,3 +105,30 @@ impl Run {
         format!("exit code {:?}; {}\n{stderr}", self.code, bad.join("\n"))
     }
 }
+
+/// Builds a package of the workspace that is no dependency of this one, and gives the path of what it makes.
+pub fn build(package: &str, product: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let binary = Path::new(env!("CARGO_BIN_EXE_memkv-conformance"));
+    let directory = binary.parent().expect("a binary is in a directory");
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", package]).current_dir(conformance());
+    if directory.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "{package} does not build");
+    directory.join(product)
+}
+
+/// The lines of a list of mutants: each with the case that must catch it.
+pub fn pairs(list: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(list).expect("the list");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (mutant, case) = line.split_once(' ').unwrap_or_else(|| panic!("{line}: no case"));
+            (mutant.to_owned(), case.trim().to_owned())
+        })
+        .collect()
+}
