@@ -1,0 +1,210 @@
+//! The ways in which the reference server can be wrong, one at a time.
+
+macro_rules! flaws {
+    ($($(#[doc = $doc:literal])+ $flaw:ident => $name:literal,)+) => {
+        /// One mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Flaw {
+            $($(#[doc = $doc])+ $flaw,)+
+        }
+
+        impl Flaw {
+            pub const ALL: &'static [Flaw] = &[$(Flaw::$flaw,)+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Flaw::$flaw => $name,)+
+                }
+            }
+        }
+    };
+}
+
+impl Flaw {
+    pub fn from_name(name: &str) -> Option<Flaw> {
+        Flaw::ALL.iter().copied().find(|flaw| flaw.name() == name)
+    }
+}
+
+flaws! {
+    // ---- It does not check what a client sends.
+    /// The MAC of Connect is not checked.
+    ConnectMacNotChecked => "connect-mac-not-checked",
+    /// A Connect under a key that it does not hold is answered under its own.
+    UnknownKeyAnswered => "unknown-key-answered",
+    /// The MAC of a frame is not checked.
+    MacNotChecked => "mac-not-checked",
+    /// The tag of a payload is not checked.
+    TagNotChecked => "tag-not-checked",
+    /// Sequence numbers are not checked.
+    SequenceNotChecked => "sequence-not-checked",
+    /// A frame's first bytes are not checked.
+    MagicNotChecked => "magic-not-checked",
+    /// A frame's kind is not checked.
+    KindNotChecked => "kind-not-checked",
+    /// Credits are not checked.
+    CreditsNotChecked => "credits-not-checked",
+    /// A length beyond its limit is not seen before the bytes are there.
+    LengthNotChecked => "length-not-checked",
+    /// Unknown flags close the connection.
+    FlagsRefused => "flags-refused",
+    /// A request may come before the confirmation.
+    NoConfirmationNeeded => "no-confirmation-needed",
+    /// The confirmation's MAC is not checked.
+    ConfirmationNotChecked => "confirmation-not-checked",
+    /// A later hello frame is ignored.
+    LaterHelloIgnored => "later-hello-ignored",
+    /// A connection may stay in set-up as long as it likes.
+    SetupForEver => "setup-for-ever",
+    /// Any number of requests may be open.
+    RequestsUnbounded => "requests-unbounded",
+    /// A message that cannot be read is answered with `invalid`.
+    MalformedAnswered => "malformed-answered",
+    /// An unknown operation closes the connection.
+    UnknownOperationCloses => "unknown-operation-closes",
+    /// Frames that contradict the first one are taken.
+    ContradictionTaken => "contradiction-taken",
+    /// Pieces need not cover the value: what is missing is zero.
+    GapsTaken => "gaps-taken",
+    /// Pieces may begin anywhere.
+    PiecesAnywhere => "pieces-anywhere",
+    /// The checksum of a piece is not checked.
+    PieceChecksumNotChecked => "piece-checksum-not-checked",
+    /// The checksum of a value is not checked.
+    ValueChecksumNotChecked => "value-checksum-not-checked",
+
+    // ---- It says wrong things in set-up.
+    /// Every connection has the same nonce.
+    NonceReused => "nonce-reused",
+    /// The reply to Connect has another nonce than the client's.
+    ClientNonceChanged => "client-nonce-changed",
+    /// The reply to Connect is signed with the shared key itself.
+    AnswerSignedWithSharedKey => "answer-signed-with-shared-key",
+    /// HMAC is chosen whatever the client prefers.
+    BulkMacBestNotChosen => "bulk-mac-best-not-chosen",
+    /// A bulk MAC is chosen that was not offered.
+    BulkMacNotOffered => "bulk-mac-not-offered",
+    /// A newer Connect is served as if it were of this version.
+    NewerVersionServed => "newer-version-served",
+    /// A newer Connect closes the connection without an answer.
+    NewerVersionClosed => "newer-version-closed",
+    /// Connect is never answered.
+    ConnectIgnored => "connect-ignored",
+
+    // ---- It sends wrong frames.
+    /// The MAC of a reply is wrong.
+    ReplyMacWrong => "reply-mac-wrong",
+    /// The tag of a reply is wrong.
+    ReplyTagWrong => "reply-tag-wrong",
+    /// A byte of a payload is changed after its tag was made.
+    ReplyPayloadChanged => "reply-payload-changed",
+    /// The sequence number of every reply is that of the first.
+    ReplySequenceRepeats => "reply-sequence-repeats",
+    /// A sequence number is left out.
+    ReplySequenceSkips => "reply-sequence-skips",
+    /// Replies have another request id.
+    ReplyIdWrong => "reply-id-wrong",
+    /// Replies have the arm of another operation.
+    ReplyArmWrong => "reply-arm-wrong",
+    /// Replies are of kind request.
+    ReplyKindWrong => "reply-kind-wrong",
+    /// Replies are of another version.
+    ReplyVersionWrong => "reply-version-wrong",
+    /// Replies grant credits.
+    ReplyGrantsCredits => "reply-grants-credits",
+    /// Replies announce a payload of more than the limit.
+    ReplyTooLong => "reply-too-long",
+    /// Replies cannot be read.
+    ReplyMalformed => "reply-malformed",
+    /// Replies end in the middle of a frame, and so does the connection.
+    ReplyCut => "reply-cut",
+    /// Replies lack their last frame.
+    ReplyNeverEnds => "reply-never-ends",
+    /// Requests are never answered.
+    NeverReplies => "never-replies",
+    /// The second frame of every connection closes it.
+    ClosesAtOnce => "closes-at-once",
+
+    // ---- It sends right frames that mean the wrong thing.
+    /// Every request is answered with a status of a later version.
+    StatusOfLaterVersion => "status-of-later-version",
+    /// Ping returns 0.
+    EchoLost => "echo-lost",
+    /// Values that are stored are reported as misses.
+    ReadMisses => "read-misses",
+    /// A read gives other bytes, with checksums that match them piece by piece.
+    ReadOtherBytes => "read-other-bytes",
+    /// A read gives the bytes of another value and all its checksums; the length is right.
+    ReadChecksumWrong => "read-checksum-wrong",
+    /// A read gives fewer bytes than it says.
+    ReadTooShort => "read-too-short",
+    /// A read gives the first block twice.
+    ReadOverlaps => "read-overlaps",
+    /// A read of a range begins at the value's start.
+    ReadIgnoresOffset => "read-ignores-offset",
+    /// A range beyond the value's end is empty.
+    ReadPastEnd => "read-past-end",
+    /// Lookup gives wrong checksums of blocks.
+    LookupBlocksWrong => "lookup-blocks-wrong",
+    /// Exists answers in another order.
+    ExistsReversed => "exists-reversed",
+    /// A value is visible when its first piece came.
+    VisibleEarly => "visible-early",
+    /// Writing other bytes under a key replaces the value.
+    ConflictReplaces => "conflict-replaces",
+    /// Writing other bytes under a key is said to have been done.
+    ConflictUnsaid => "conflict-unsaid",
+    /// One failed item fails the batch.
+    BatchFailsAsAWhole => "batch-fails-as-a-whole",
+    /// The last item of a batch is not answered.
+    BatchAnswersTooFew => "batch-answers-too-few",
+    /// Namespaces share their keys.
+    OneNamespace => "one-namespace",
+    /// Allocate never says that a value is present.
+    PresentUnsaid => "present-unsaid",
+    /// Leases neither hold nor end.
+    LeasesIgnored => "leases-ignored",
+    /// Commit takes a value that is not whole.
+    CommitOfPart => "commit-of-part",
+    /// Commit does not look at the checksum.
+    CommitChecksumNotChecked => "commit-checksum-not-checked",
+    /// Delete removes what a manifest names.
+    DeleteIgnoresReferences => "delete-ignores-references",
+    /// Delete says `ok` for what is not there.
+    DeleteOfMissing => "delete-of-missing",
+    /// A manifest is published although chunks are missing.
+    MissingChunksTaken => "missing-chunks-taken",
+    /// The places of missing chunks are off by one.
+    MissingChunksOffByOne => "missing-chunks-off-by-one",
+    /// A chunk's other length is no conflict.
+    ChunkLengthNotCompared => "chunk-length-not-compared",
+    /// Generations are not compared.
+    GenerationIgnored => "generation-ignored",
+    /// The body's checksum is not checked.
+    BodyChecksumNotChecked => "body-checksum-not-checked",
+    /// Only the first frame of a body is kept.
+    BodyCutShort => "body-cut-short",
+    /// A replaced manifest keeps its references.
+    ReferencesStay => "references-stay",
+    /// DeleteManifest does not look at the generation.
+    DeleteIgnoresGeneration => "delete-ignores-generation",
+    /// Names are listed in reverse order.
+    ListUnsorted => "list-unsorted",
+    /// The prefix is ignored.
+    ListIgnoresPrefix => "list-ignores-prefix",
+    /// The page after a cursor begins with the cursor.
+    ListRepeatsCursor => "list-repeats-cursor",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_different() {
+        for flaw in Flaw::ALL {
+            assert_eq!(Flaw::from_name(flaw.name()), Some(*flaw));
+        }
+        assert_eq!(Flaw::from_name("none"), None);
+    }
+}

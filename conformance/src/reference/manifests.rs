@@ -1,0 +1,205 @@
+//! The operations on manifests.
+
+use std::sync::Arc;
+
+use memkv_wire::checksum;
+use memkv_wire::limits::{LEASE_MS_DEFAULT, LIST_ENTRIES_MAX, MANIFEST_CHUNKS_MAX, PAYLOAD_SIZE_BYTES_MAX};
+use memkv_wire::*;
+
+use super::flaw::Flaw;
+use super::operations::{Out, Whole};
+use super::state::{Chunk, Manifest, Namespace, State};
+
+type Answer = Result<Out, Status>;
+
+impl Whole<'_> {
+    //= MKV-PUT-1
+    //= MKV-PUT-5
+    //= MKV-PUT-6
+    pub fn put_manifest(&self, state: &mut State, put: &PutManifest<'_>) -> Answer {
+        let body = self.body(put)?;
+        let chunks = self.chunks();
+        if chunks.len() > MANIFEST_CHUNKS_MAX as usize {
+            return Err(Status::TooLarge);
+        }
+        let space = state.namespace(self.namespace, self.flaw);
+        let stored = if put.role == ManifestRole::Refs { &space.references } else { &space.manifests };
+        let stored = stored.get(put.name).cloned();
+        if let Some(answer) = self.compare_generations(put, &body, stored.as_ref()) {
+            return Ok(answer);
+        }
+        let checked = put.role != ManifestRole::Home && self.flaw != Some(Flaw::MissingChunksTaken);
+        if let Some(answer) = self.check_chunks(space, &chunks).filter(|_| checked) {
+            return Ok(answer);
+        }
+        let generation = match put.generation {
+            0 => stored.as_ref().map_or(0, |stored| stored.generation) + 1,
+            chosen => chosen,
+        };
+        let stale_chunks = match stored {
+            Some(stored) if self.flaw == Some(Flaw::ReferencesStay) => stored.chunks,
+            _ => Vec::new(),
+        };
+        let chunks = if put.role == ManifestRole::Home { Vec::new() } else { chunks };
+        let manifest = Manifest { generation, body: Arc::new(body), chunks, stale_chunks };
+        let kept = if put.role == ManifestRole::Refs { &mut space.references } else { &mut space.manifests };
+        kept.insert(put.name.to_vec(), manifest);
+        Ok(put_reply(Status::Ok, generation, &[]))
+    }
+
+    /// The payloads of all frames, joined.
+    fn body(&self, put: &PutManifest<'_>) -> Result<Vec<u8>, Status> {
+        let mut parts = self.parts.iter().map(|part| part.payload);
+        let mut body = parts.next().unwrap_or_default().to_vec();
+        if self.flaw == Some(Flaw::BodyCutShort) {
+            return Ok(body);
+        }
+        parts.for_each(|part| body.extend_from_slice(part));
+        if body.len() as u64 != put.length {
+            return Err(Status::Invalid);
+        }
+        let holds = checksum::value_of(&body) == *put.checksum;
+        if holds || self.flaw == Some(Flaw::BodyChecksumNotChecked) {
+            Ok(body)
+        } else {
+            Err(Status::ChecksumMismatch)
+        }
+    }
+
+    fn chunks(&self) -> Vec<Chunk> {
+        let lists = self.parts.iter().map(|part| match part.request.which {
+            RequestWhich::PutManifest(put) => put.chunks,
+            _ => List::empty(),
+        });
+        lists.flat_map(|list| list.iter()).map(Chunk::from).collect()
+    }
+
+    /// The answer, if the generations already decide it.
+    fn compare_generations(
+        &self,
+        put: &PutManifest<'_>,
+        body: &[u8],
+        stored: Option<&Manifest>,
+    ) -> Option<Out> {
+        let stored = stored.filter(|_| put.generation != 0 && self.flaw != Some(Flaw::GenerationIgnored))?;
+        if put.generation > stored.generation {
+            return None;
+        }
+        let same = put.generation == stored.generation && **stored.body == *body;
+        let status = if same { Status::Ok } else { Status::StaleGeneration };
+        Some(put_reply(status, stored.generation, &[]))
+    }
+
+    /// The answer, if chunks are missing or others than expected.
+    fn check_chunks(&self, space: &Namespace, chunks: &[Chunk]) -> Option<Out> {
+        let (mut missing, mut conflicts) = (Vec::new(), Vec::new());
+        for (place, chunk) in (0..).zip(chunks) {
+            match space.values.get(&chunk.key) {
+                None => missing.push(place),
+                Some(value) => {
+                    let same = value.data.len() as u64 == chunk.length
+                        && chunk.checksum.is_none_or(|checksum| checksum == value.checksum);
+                    if !same && self.flaw != Some(Flaw::ChunkLengthNotCompared) {
+                        conflicts.push(place);
+                    }
+                }
+            }
+        }
+        if self.flaw == Some(Flaw::MissingChunksOffByOne) {
+            missing.iter_mut().for_each(|place| *place += 1);
+        }
+        match (conflicts.is_empty(), missing.is_empty()) {
+            (false, _) => Some(put_reply(Status::Conflict, 0, &conflicts)),
+            (true, false) => Some(put_reply(Status::MissingChunks, 0, &missing)),
+            (true, true) => None,
+        }
+    }
+
+    pub fn get_manifest(&self, state: &mut State, get: &GetManifest<'_>) -> Answer {
+        let space = state.namespace(self.namespace, self.flaw);
+        let manifest = space.manifests.get(get.name).ok_or(Status::NotFound)?;
+        let sum = checksum::value_of(&manifest.body);
+        let reply = GetManifestReply {
+            generation: manifest.generation,
+            length: manifest.body.len() as u64,
+            checksum: Some(&sum),
+            lease_ms: LEASE_MS_DEFAULT,
+        };
+        let mut out = Out::default();
+        for part in manifest.body.chunks(PAYLOAD_SIZE_BYTES_MAX as usize) {
+            out.push(Status::Ok, ResponseWhich::GetManifest(reply), part);
+        }
+        if manifest.body.is_empty() {
+            out.push(Status::Ok, ResponseWhich::GetManifest(reply), &[]);
+        }
+        Ok(out)
+    }
+
+    //= MKV-DELM-2
+    pub fn delete_manifest(&self, state: &mut State, delete: &DeleteManifest<'_>) -> Answer {
+        let space = state.namespace(self.namespace, self.flaw);
+        let stored = space.manifests.get(delete.name).or_else(|| space.references.get(delete.name));
+        let generation = stored.ok_or(Status::NotFound)?.generation;
+        let mut out = Out::default();
+        let reply = ResponseWhich::DeleteManifest(DeleteManifestReply { generation });
+        let later = delete.generation != 0 && generation > delete.generation;
+        if later && self.flaw != Some(Flaw::DeleteIgnoresGeneration) {
+            out.push(Status::StaleGeneration, reply, &[]);
+            return Ok(out);
+        }
+        space.manifests.remove(delete.name);
+        space.references.remove(delete.name);
+        out.push(Status::Ok, reply, &[]);
+        Ok(out)
+    }
+
+    //= MKV-LIST-1
+    pub fn list_manifests(&self, state: &mut State, list: &ListManifests<'_>) -> Answer {
+        let space = state.namespace(self.namespace, self.flaw);
+        let wanted = |name: &[u8]| {
+            let after = match self.flaw {
+                Some(Flaw::ListRepeatsCursor) => list.cursor.is_empty() || name >= list.cursor,
+                _ => list.cursor.is_empty() || name > list.cursor,
+            };
+            after && (name.starts_with(list.prefix) || self.flaw == Some(Flaw::ListIgnoresPrefix))
+        };
+        let count_max = if list.count_max == 0 { LIST_ENTRIES_MAX } else { list.count_max };
+        // A page of the longest names is within the limit of a control message.
+        let count_max = count_max.min(128) as usize;
+        let found: Vec<_> =
+            space.manifests.iter().filter(|(name, _)| wanted(name)).take(count_max + 1).collect();
+        let entry = |found: &(&Vec<u8>, &Manifest)| (found.0.clone(), found.1.clone());
+        let mut page: Vec<(Vec<u8>, Manifest)> = found.iter().take(count_max).map(entry).collect();
+        if self.flaw == Some(Flaw::ListUnsorted) {
+            page.reverse();
+        }
+        let entries: Vec<ManifestEntry<'_>> = page
+            .iter()
+            .map(|(name, manifest)| ManifestEntry {
+                name,
+                generation: manifest.generation,
+                length: manifest.body.len() as u64,
+                chunk_count: manifest.chunks.len() as u32,
+                chunk_bytes: manifest.chunks.iter().map(|chunk| chunk.length).sum(),
+            })
+            .collect();
+        let mut out = Out::default();
+        let reply = ListManifestsReply { entries: List::from(&entries), more: found.len() > count_max };
+        out.push(Status::Ok, ResponseWhich::ListManifests(reply), &[]);
+        Ok(out)
+    }
+}
+
+/// The places go into as many frames as they need.
+fn put_reply(status: Status, generation: u64, places: &[u32]) -> Out {
+    let mut out = Out::default();
+    let mut push = |places: &[u32]| {
+        let reply = PutManifestReply { generation, missing: List::from(places), lease_ms: LEASE_MS_DEFAULT };
+        out.push(status, ResponseWhich::PutManifest(reply), &[]);
+    };
+    places.chunks(4096).for_each(&mut push);
+    if places.is_empty() {
+        push(&[]);
+    }
+    out
+}
