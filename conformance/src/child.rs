@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use crate::abi;
 use crate::case::{Outcome, Stop};
 use crate::ticket::{Errand, Target, Ticket};
+use crate::{abi, wire_server};
 
 /// The hidden command line argument of a child.
 pub const ARGUMENT: &str = "child";
@@ -210,8 +210,9 @@ fn errand() -> io::Result<ExitCode> {
             })
         }
         Errand::Serve => {
-            let Target::Abi(target) = &ticket.target;
-            abi::process::serve(target, reader, socket)?;
+            if let Target::Abi(target) = &ticket.target {
+                abi::process::serve(target, reader, socket)?;
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -220,5 +221,6 @@ fn errand() -> io::Result<ExitCode> {
 fn run_case(ticket: &Ticket) -> Outcome {
     match &ticket.target {
         Target::Abi(target) => abi::run_case(ticket, target),
+        Target::WireServer(target) => wire_server::run_case(ticket, target),
     }
 }

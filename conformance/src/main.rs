@@ -8,9 +8,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use memkv_conformance::case::Entry;
 use memkv_conformance::known::{KnownError, KnownFailures};
+use memkv_conformance::reference::{Flaw, Reference};
 use memkv_conformance::report::Report;
-use memkv_conformance::ticket::{AbiTarget, Target};
-use memkv_conformance::{abi, child, glob, junit, runner};
+use memkv_conformance::ticket::{AbiTarget, Target, WireServerTarget};
+use memkv_conformance::{abi, child, glob, junit, runner, wire_server};
+use memkv_wire::mac::Key;
 
 /// Conformance suites for kv_store_v1 backends, MemKV servers and MemKV clients.
 ///
@@ -28,6 +30,14 @@ enum Command {
     ///
     /// Stores under names of its own and deletes nothing else; give it a store you can spare all the same.
     Abi(Box<AbiArguments>),
+    /// Test a server: whatever speaks the MemKV protocol at ADDRESS.
+    ///
+    /// The shared key is taken from MEMKV_AUTH_KEY, 64 hexadecimal digits. Writes into namespaces of its own.
+    WireServer(Box<WireServerArguments>),
+    /// Run the reference server: everything in memory, on one address, right or with one flaw.
+    ///
+    /// The shared key is taken from MEMKV_AUTH_KEY. Prints `listening on HOST:PORT`. Not for production.
+    Reference(ReferenceArguments),
     /// One case, started by the suite itself.
     #[command(name = child::ARGUMENT, hide = true)]
     Child,
@@ -49,6 +59,31 @@ struct AbiArguments {
     restart_command: Option<String>,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Args)]
+struct WireServerArguments {
+    /// Where the server listens: host:port.
+    #[arg(required_unless_present = "list")]
+    address: Option<String>,
+    /// Restarts the server, and returns when it is up again. Run by sh.
+    #[arg(long, value_name = "COMMAND")]
+    restart_command: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct ReferenceArguments {
+    /// Where to listen; port 0 lets the system choose.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Make this one mistake.
+    #[arg(long, value_name = "FLAW")]
+    flaw: Option<String>,
+    /// List the flaws.
+    #[arg(long)]
+    list_flaws: bool,
 }
 
 #[derive(Args)]
@@ -97,14 +132,24 @@ enum RunError {
     Json(#[from] serde_json::Error),
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
-    #[error("a library and a URI are needed")]
+    #[error("there is nothing to test: see --help")]
     NoTarget,
+    #[error("MEMKV_AUTH_KEY is not set: the shared key, 64 hexadecimal digits")]
+    NoKey,
+    #[error("MEMKV_AUTH_KEY: {0}")]
+    Key(#[from] memkv_wire::mac::KeyError),
+    #[error("there is no flaw {0}: see --list-flaws")]
+    Flaw(String),
+    #[error("cannot listen: {0}")]
+    Listen(std::io::Error),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Child => return child::main(),
         Command::Abi(arguments) => run_abi(*arguments),
+        Command::WireServer(arguments) => run_wire_server(*arguments),
+        Command::Reference(arguments) => run_reference(&arguments),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -127,6 +172,37 @@ fn run_abi(arguments: AbiArguments) -> Result<bool, RunError> {
     let library =
         std::path::absolute(&library).map_err(|source| RunError::Library { path: library, source })?;
     run_suite(Target::Abi(AbiTarget { library, uri, other_uri, restart_command }), &cases, &common)
+}
+
+fn run_wire_server(arguments: WireServerArguments) -> Result<bool, RunError> {
+    let WireServerArguments { address, restart_command, common } = arguments;
+    let cases = wire_server::cases();
+    if common.list {
+        return list(&cases, &common);
+    }
+    let address = address.ok_or(RunError::NoTarget)?;
+    let key = shared_key()?.to_hex().to_string();
+    run_suite(Target::WireServer(WireServerTarget { address, key, restart_command }), &cases, &common)
+}
+
+fn run_reference(arguments: &ReferenceArguments) -> Result<bool, RunError> {
+    if arguments.list_flaws {
+        Flaw::ALL.iter().for_each(|flaw| println!("{}", flaw.name()));
+        return Ok(true);
+    }
+    let flaw = match &arguments.flaw {
+        Some(name) => Some(Flaw::from_name(name).ok_or_else(|| RunError::Flaw(name.clone()))?),
+        None => None,
+    };
+    let reference = Reference::bind(&arguments.listen, shared_key()?, flaw).map_err(RunError::Listen)?;
+    println!("listening on {}", reference.address().map_err(RunError::Listen)?);
+    reference.serve();
+    Ok(true)
+}
+
+fn shared_key() -> Result<Key, RunError> {
+    let text = std::env::var("MEMKV_AUTH_KEY").map_err(|_| RunError::NoKey)?;
+    Ok(Key::from_hex(&text)?)
 }
 
 fn selected(cases: &[Entry], common: &Common) -> Result<Vec<Entry>, RunError> {

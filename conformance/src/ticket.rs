@@ -29,6 +29,7 @@ pub enum Errand {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Target {
     Abi(AbiTarget),
+    WireServer(WireServerTarget),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,10 +42,21 @@ pub struct AbiTarget {
     pub restart_command: Option<String>,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WireServerTarget {
+    /// `host:port`.
+    pub address: String,
+    /// The shared key, in hex. It goes to children over their socket, not over a command line.
+    pub key: String,
+    /// Restarts the server, and returns when it is up again.
+    pub restart_command: Option<String>,
+}
+
 impl Target {
     pub fn suite(&self) -> &'static str {
         match self {
             Target::Abi(_) => "abi",
+            Target::WireServer(_) => "wire-server",
         }
     }
 
@@ -52,6 +64,7 @@ impl Target {
     pub fn describe(&self) -> String {
         match self {
             Target::Abi(abi) => format!("{} {}", abi.library.display(), abi.uri),
+            Target::WireServer(server) => server.address.clone(),
         }
     }
 }

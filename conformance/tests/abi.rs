@@ -81,14 +81,7 @@ fn the_lists_of_mutants_agree() {
 }
 
 fn mutants() -> Vec<(String, String)> {
-    let text = std::fs::read_to_string(conformance().join("mutants/abi.txt")).expect("the list");
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (mutant, case) = line.split_once(' ').unwrap_or_else(|| panic!("{line}: no case"));
-            (mutant.to_owned(), case.trim().to_owned())
-        })
-        .collect()
+    support::pairs(&conformance().join("mutants/abi.txt"))
 }
 
 /// Every requirement of the contract is tested, every case tests one, and a case is as binding as what it tests.

@@ -1,0 +1,192 @@
+//! The server suite against the reference server, against the real one, and against servers that are wrong.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use memkv_conformance::reference::Flaw;
+use memkv_conformance::wire_server;
+use support::{Run, conformance, text};
+
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn suite(address: &str, arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_memkv-conformance"));
+    command.args(["wire-server", address, "--json", "--strict", "--deadline", "120"]).args(arguments);
+    Run::of(command.env("MEMKV_AUTH_KEY", KEY))
+}
+
+/// A server that says `listening on HOST:PORT`; ended when dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Server {
+        let mut child =
+            command.env("MEMKV_AUTH_KEY", KEY).stdout(Stdio::piped()).spawn().expect("the server starts");
+        let stdout = BufReader::new(child.stdout.take().expect("its output"));
+        let lines = stdout.lines().map_while(Result::ok);
+        let address = lines.filter_map(|line| line.strip_prefix("listening on ").map(str::to_owned)).next();
+        Server { address: address.expect("the server says where it listens"), child }
+    }
+
+    fn reference(flaw: Option<&str>) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memkv-conformance"));
+        command.arg("reference").args(flaw.map(|flaw| ["--flaw", flaw]).iter().flatten());
+        Server::start(&mut command)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_reference_server_conforms() {
+    let run = suite(&Server::reference(None).address, &[]);
+    assert_eq!(run.code, Some(0), "{}", run.told());
+    assert_eq!(run.verdicts().len(), wire_server::cases().len());
+    for (case, verdict) in run.verdicts() {
+        // It keeps nothing over its own end.
+        assert_eq!(verdict, if case.starts_with("SRV-DUR-") { "skipped" } else { "passed" }, "{case}");
+    }
+}
+
+#[test]
+fn memkv_conforms() {
+    let memkv = support::build("memkv-server", "memkv");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let script = restart_script(&memkv, directory.path());
+    let started =
+        Command::new("sh").arg("-c").arg(&script).env("MEMKV_AUTH_KEY", KEY).status().expect("sh runs");
+    assert!(started.success(), "memkv does not start");
+    let ended = End(directory.path().join("pid"));
+    let output = std::fs::read_to_string(directory.path().join("out")).expect("its output");
+    let address = output.lines().find_map(|line| line.strip_prefix("listening on ")).expect("its address");
+    // The port stays the same over restarts.
+    std::fs::write(directory.path().join("address"), address).expect("a file");
+    let run = suite(address, &["--restart-command", &script]);
+    drop(ended);
+    assert_eq!(run.code, Some(0), "{}", run.told());
+    for (case, verdict) in run.verdicts() {
+        assert_eq!(verdict, "passed", "{case}: {}", run.told());
+    }
+}
+
+/// Ends the server if it runs, starts it on what it left, and waits until it listens.
+fn restart_script(memkv: &Path, directory: &Path) -> String {
+    let config = directory.join("config.yaml");
+    let storage =
+        format!("storage:\n  mode: file\n  path: {}\n  capacity: 1GiB\n", text(&directory.join("data")));
+    std::fs::write(&config, storage).expect("a configuration");
+    let (memkv, config, directory) = (text(memkv), text(&config), text(directory));
+    format!(
+        "cd {directory} || exit 1; \
+         if [ -f pid ]; then kill $(cat pid); while kill -0 $(cat pid) 2>/dev/null; do :; done; fi; \
+         rm -f out; {memkv} start --config {config} --listen $(cat address 2>/dev/null || echo 127.0.0.1:0) \
+         --log-file log </dev/null >out 2>&1 & echo $! >{directory}/pid; \
+         while ! grep -qs '^listening' {directory}/out; do kill -0 $(cat {directory}/pid) || exit 1; done"
+    )
+}
+
+/// Ends the process whose id is in this file.
+struct End(PathBuf);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(&self.0) {
+            // It may have ended by itself.
+            let _ = Command::new("kill").arg(pid.trim()).status();
+        }
+    }
+}
+
+/// Every line of wire_server.txt: the named case fails on the flaw. That it passes without is tested above.
+#[test]
+fn every_flaw_is_caught_by_its_case() {
+    let flaws = flaws();
+    assert!(flaws.len() >= 30, "only {} flaws", flaws.len());
+    let (queue, missed) = (Mutex::new(flaws.into_iter()), Mutex::new(Vec::new()));
+    let next = || queue.lock().expect("no thread panics").next();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some((flaw, case)) = next() {
+                    let run = suite(&Server::reference(Some(&flaw)).address, &["--filter", &case]);
+                    if run.verdicts().get(&case).map(String::as_str) != Some("failed") || run.code != Some(1)
+                    {
+                        missed
+                            .lock()
+                            .expect("no thread panics")
+                            .push(format!("{flaw} by {case}: {}", run.told()));
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().expect("no thread panics");
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+/// A flaw that is in one list and not in the other would never run.
+#[test]
+fn the_lists_of_flaws_agree() {
+    let listed: BTreeSet<String> = flaws().into_iter().map(|(flaw, _)| flaw).collect();
+    let there: BTreeSet<String> = Flaw::ALL.iter().map(|flaw| flaw.name().to_owned()).collect();
+    assert_eq!(listed, there);
+}
+
+fn flaws() -> Vec<(String, String)> {
+    support::pairs(&conformance().join("mutants/wire_server.txt"))
+}
+
+/// The requirements of the schema that no case for servers tests, and why.
+const UNTESTED: &[(&str, &str)] = &[
+    ("MKV-CONN-8", "what a client checks: tested by the suite for clients"),
+    ("MKV-STAT-1", "what a client does with a status: tested by the suite for clients"),
+    ("MKV-MAN-1", "a blob is opaque to a server"),
+    ("MKV-MAN-2", "a blob is opaque to a server"),
+    ("MKV-MAN-3", "a blob is opaque to a server"),
+    ("MKV-MAN-4", "a blob is opaque to a server"),
+    ("MKV-MAN-5", "what a client references"),
+    ("MKV-REG-2", "needs a transport that registers memory"),
+    ("MKV-WR-5", "that a value is born leased shows only when something is evicted"),
+];
+
+#[test]
+fn cases_and_requirements_match() {
+    let mut requirements = BTreeSet::new();
+    for file in ["types", "session", "ops", "manifest"] {
+        let path = conformance().join(format!("../schema/{file}.capnp"));
+        let schema = std::fs::read_to_string(path).expect("the schema");
+        for (at, _) in schema.match_indices("[MKV-") {
+            let id = schema[at + 1..].split(']').next().unwrap_or_default();
+            requirements.insert(id.to_owned());
+        }
+    }
+    let (mut ids, mut tested) = (BTreeSet::new(), BTreeSet::new());
+    for case in wire_server::cases() {
+        assert!(ids.insert(case.id), "{} is there twice", case.id);
+        assert!(!case.requires.is_empty(), "{} tests nothing", case.id);
+        for id in case.requires {
+            assert!(requirements.contains(*id), "{}: there is no {id}", case.id);
+            tested.insert((*id).to_owned());
+        }
+    }
+    for (id, why) in UNTESTED {
+        assert!(!why.is_empty() && requirements.contains(*id), "there is no {id}");
+        assert!(tested.insert((*id).to_owned()), "{id} is tested");
+    }
+    let untested: Vec<_> = requirements.difference(&tested).collect();
+    assert!(untested.is_empty(), "no case tests {untested:?}");
+}
