@@ -330,6 +330,9 @@ impl Connection<'_> {
             let frames = frames.clone();
             self.show_early(&frames);
         }
+        if !last && self.flaw() == Some(Flaw::AnswersEarly) {
+            return self.send(id, Out::failed(Some(Operation::Write), Status::Invalid));
+        }
         if !last {
             return Ok(());
         }

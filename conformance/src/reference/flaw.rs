@@ -62,6 +62,8 @@ flaws! {
     MalformedAnswered => "malformed-answered",
     /// An unknown operation closes the connection.
     UnknownOperationCloses => "unknown-operation-closes",
+    /// A message that fails is answered with its first frame.
+    AnswersEarly => "answers-early",
     /// Frames that contradict the first one are taken.
     ContradictionTaken => "contradiction-taken",
     /// Pieces need not cover the value: what is missing is zero.
@@ -162,6 +164,10 @@ flaws! {
     OneNamespace => "one-namespace",
     /// Allocate never says that a value is present.
     PresentUnsaid => "present-unsaid",
+    /// Any client may use an allocation.
+    AllocationForAll => "allocation-for-all",
+    /// An allocation takes any value.
+    AllocationOfAnything => "allocation-of-anything",
     /// Leases neither hold nor end.
     LeasesIgnored => "leases-ignored",
     /// Commit takes a value that is not whole.

@@ -217,6 +217,7 @@ impl Whole<'_> {
                 key: allocate.key.to_vec(),
                 checksum: allocate.checksum.copied(),
                 filling: Filling::new(allocate.length),
+                client: self.client,
                 until: end_of_lease(allocate.lease_ms),
             },
         );
@@ -233,10 +234,15 @@ impl Whole<'_> {
     }
 
     /// Write with an allocation.
+    //= MKV-ALLOC-3
     fn fill(&self, state: &mut State, write: &Write<'_>) -> Answer {
         self.reclaim(state);
         let allocation = state.allocations.get_mut(&write.allocation).ok_or(Status::LeaseExpired)?;
-        if allocation.key != write.key || allocation.filling.data.len() as u64 != write.length {
+        if allocation.client != self.client && self.flaw != Some(Flaw::AllocationForAll) {
+            return Err(Status::LeaseExpired);
+        }
+        let same = allocation.key == write.key && allocation.filling.data.len() as u64 == write.length;
+        if !same && self.flaw != Some(Flaw::AllocationOfAnything) {
             return Err(Status::Invalid);
         }
         for (piece, bytes) in self.pieces()? {
@@ -253,6 +259,9 @@ impl Whole<'_> {
     fn commit(&self, state: &mut State, commit: &Commit<'_>) -> Answer {
         self.reclaim(state);
         let allocation = state.allocations.get(&commit.allocation).ok_or(Status::LeaseExpired)?;
+        if allocation.client != self.client && self.flaw != Some(Flaw::AllocationForAll) {
+            return Err(Status::LeaseExpired);
+        }
         if !allocation.filling.is_whole() && self.flaw != Some(Flaw::CommitOfPart) {
             return Err(Status::Invalid);
         }

@@ -49,6 +49,7 @@ pub struct Allocation {
     pub key: Vec<u8>,
     pub checksum: Option<Checksum>,
     pub filling: Filling,
+    pub client: ClientId,
     pub until: Instant,
 }
 

@@ -56,6 +56,12 @@ pub const CASES: &[Case<Server>] = &[
         "a failed request leaves the connection as it was",
         failures_pass,
     ),
+    Case::must(
+        "SRV-MSG-12",
+        &["MKV-MSG-1"],
+        "no reply ends before its request has ended",
+        ends_after_request,
+    ),
 ];
 
 fn interleaved(server: &Server) -> Outcome {
@@ -370,4 +376,30 @@ fn failures_pass(server: &Server) -> Outcome {
     );
     store(&mut session, &namespace, b"key", b"value")?;
     expect_value(&mut session, &namespace, b"key", b"value")
+}
+
+fn ends_after_request(server: &Server) -> Outcome {
+    let mut session = server.connect()?;
+    let (namespace, data) = (server.namespace(), server.random().bytes(1000));
+    // Invalid from its first frame on: a piece that begins inside a block.
+    let pieces = [piece(0, 4096, &data, None)];
+    let wrong =
+        RequestWhich::Write(Write { length: 9000, pieces: List::from(&pieces), ..write(b"key", &data) });
+    let (id, other) = (session.new_id(), session.new_id());
+    send_parts(&mut session, &namespace, id, &[Part { which: wrong, payload: &data }], false)?;
+    let ping = RequestWhich::Ping(Ping::default());
+    let frame = session.frame(other, true, &Request { namespace: &[], which: ping }, &[]);
+    session.send(&frame)?;
+    loop {
+        let Some(reply) = session.next_reply()? else { fail!("it closed after a message that was invalid") };
+        ensure!(!(reply.last && reply.id == id), "a message that was invalid was answered before it ended");
+        if reply.id == other {
+            break;
+        }
+    }
+    let frame = session.frame(id, true, &Request { namespace: &namespace, which: wrong }, &data);
+    session.send(&frame)?;
+    let status = last_status(&session.replies(id, Some(Operation::Write))?)?;
+    expect_status(status, Status::Invalid, "a write with a misplaced piece")?;
+    expect_absent(&mut session, &namespace, b"key")
 }

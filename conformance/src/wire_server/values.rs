@@ -9,7 +9,7 @@ use super::calls::{
     send_parts, store, write,
 };
 use crate::case::{Case, Outcome};
-use crate::peer::session::{Session, last_status};
+use crate::peer::session::{Session, Terms, last_status};
 use crate::{ensure, fail};
 
 pub const CASES: &[Case<Server>] = &[
@@ -45,6 +45,7 @@ pub const CASES: &[Case<Server>] = &[
     Case::must("SRV-ALLOC-3", &["MKV-COMMIT-1"], "what is not whole cannot be committed", part),
     Case::must("SRV-ALLOC-4", &["MKV-COMMIT-2"], "a commit's checksum is verified", commit_checksum),
     Case::must("SRV-ALLOC-5", &["MKV-ALLOC-1"], "an allocation ends with its lease", lease_ends),
+    Case::must("SRV-ALLOC-6", &["MKV-ALLOC-3"], "an allocation serves one client and one value", one_client),
     Case::must(
         "SRV-BATCH-1",
         &["MKV-BATCH-1", "MKV-BATCH-2"],
@@ -429,6 +430,32 @@ fn commit_checksum(server: &Server) -> Outcome {
     let status = commit(&mut session, &namespace, Commit { allocation, checksum: Some(&sum) })?;
     expect_status(status, Status::ChecksumMismatch, "a commit with a wrong checksum")?;
     expect_absent(&mut session, &namespace, b"key")
+}
+
+fn one_client(server: &Server) -> Outcome {
+    let mut session = server.connect()?;
+    let (namespace, data) = (server.namespace(), server.random().bytes(3000));
+    let allocation = allocated(&mut session, &namespace, &data)?;
+    let pieces = [piece(0, 0, &data, None)];
+    let right = Write { allocation, pieces: List::from(&pieces), ..write(b"key", &data) };
+    let terms = Terms { client_id: [0x77; 16], ..server.terms()? };
+    let mut other = Session::open(&server.target.address, &server.key, terms)?;
+    let status = other.status(&namespace, RequestWhich::Write(right), &data)?;
+    expect_status(status, Status::LeaseExpired, "a write into another client's allocation")?;
+    for wrong in
+        [Write { key: b"other", ..right }, Write { length: 3001, ..right }, Write { length: 2999, ..right }]
+    {
+        let status = session.status(&namespace, RequestWhich::Write(wrong), &data)?;
+        expect_status(status, Status::Invalid, "a write of another value into an allocation")?;
+    }
+    fill(&mut session, &namespace, allocation, &data, 0)?;
+    let status = commit(&mut other, &namespace, Commit { allocation, checksum: None })?;
+    expect_status(status, Status::LeaseExpired, "a commit of another client's allocation")?;
+    expect_absent(&mut session, &namespace, b"key")?;
+    // Another connection of the same client is the same client.
+    let status = commit(&mut server.connect()?, &namespace, Commit { allocation, checksum: None })?;
+    expect_status(status, Status::Ok, "a commit on another connection")?;
+    expect_value(&mut session, &namespace, b"key", &data)
 }
 
 fn lease_ends(server: &Server) -> Outcome {
