@@ -20,7 +20,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-pub use self::storage::StorageError;
+pub use self::storage::{STORE, StorageError, format_options};
+#[cfg(target_os = "linux")]
+pub use self::storage::{is_in_use, open_drive};
 use crate::banner::{Banner, library_directory};
 use crate::config::{KeySource, Settings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};
