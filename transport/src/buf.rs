@@ -8,6 +8,10 @@
 //!
 //! A block lives until its pool is gone, and is handed out again as it is: its bytes are initialised, but stale.
 //! The pool does not wipe them; a receiver exposes only what it filled.
+//!
+//! A pool may be given memory that is shared with another process: it then takes blocks from there first, and a buffer
+//! tells where in that memory it lies ([`Buf::place`]). The other process is trusted to write only where it was asked to, and
+//! a buffer that it may yet write to is never given back ([`Buf::leak`]).
 
 #![expect(unsafe_code, reason = "aligned allocation and reference counts that outlive one allocation")]
 
@@ -19,6 +23,11 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, TryAcquireError};
+
+use self::slab::Slab;
+use crate::shared::SharedMemory;
+
+mod slab;
 
 /// Every buffer begins at a multiple of this: what O_DIRECT asks for on every device we know.
 pub const ALIGNMENT_BYTES: usize = 4096;
@@ -58,7 +67,24 @@ struct Pool {
 /// Idle blocks by class, and the capacity of all blocks, idle or in use.
 struct Shelves {
     idle: [Vec<NonNull<Block>>; CLASS_COUNT],
+    /// Those of shared memory.
+    idle_shared: [Vec<NonNull<Block>>; CLASS_COUNT],
+    shared: Option<Shared>,
     resident_size_bytes: usize,
+}
+
+/// The shared memory of a pool.
+struct Shared {
+    region: u32,
+    slab: Slab,
+}
+
+/// Where in shared memory a buffer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The id that the memory was given to the pool with.
+    pub region: u32,
+    pub offset: u64,
 }
 
 // SAFETY: a block on a shelf has no other handle, and it is plain memory that any thread may free.
@@ -72,8 +98,30 @@ impl BufPool {
         BufPool(Arc::new(Pool {
             budget_size_bytes: pages * ALIGNMENT_BYTES,
             pages: Semaphore::new(pages),
-            shelves: Mutex::new(Shelves { idle: Default::default(), resident_size_bytes: 0 }),
+            shelves: Mutex::new(Shelves {
+                idle: Default::default(),
+                idle_shared: Default::default(),
+                shared: None,
+                resident_size_bytes: 0,
+            }),
         }))
+    }
+
+    /// Takes blocks from this memory from now on, as long as it has room. False: the pool has shared memory already.
+    pub fn share(&self, region: u32, memory: SharedMemory) -> bool {
+        let mut shelves = self.0.lock();
+        if shelves.shared.is_some() {
+            return false;
+        }
+        shelves.shared = Some(Shared { region, slab: Slab::new(memory) });
+        // What is idle would be used before the memory that was just given.
+        while shelves.evict(false) {}
+        true
+    }
+
+    /// Shows the pool's shared memory, if it has any.
+    pub fn with_shared<T>(&self, see: impl FnOnce(u32, &SharedMemory) -> T) -> Option<T> {
+        self.0.lock().shared.as_ref().map(|shared| see(shared.region, shared.slab.memory()))
     }
 
     /// A buffer of exactly this length, if the budget allows it now and nobody is waiting.
@@ -123,24 +171,30 @@ impl Pool {
     /// A block of this class that has no other handle. The caller holds its pages.
     fn obtain(&self, class: usize) -> NonNull<Block> {
         let mut shelves = self.lock();
+        if let Some(block) = shelves.idle_shared[class].pop() {
+            return block;
+        }
+        if let Some(block) = shelves.carve(class, self.budget_size_bytes) {
+            return block;
+        }
         if let Some(block) = shelves.idle[class].pop() {
             return block;
         }
-        // What is in use, this block included, fits the budget, for pages are held for all of it. So enough is idle.
-        let capacity = capacity_of(class);
-        while shelves.resident_size_bytes + capacity > self.budget_size_bytes {
-            let Some(block) = shelves.idle.iter_mut().rev().find_map(Vec::pop) else { break };
-            // SAFETY: a block on a shelf has no other handle.
-            shelves.resident_size_bytes -= unsafe { Block::free(block) };
-        }
-        shelves.resident_size_bytes += capacity;
+        shelves.make_room(class, self.budget_size_bytes);
         drop(shelves);
         Block::allocate(class)
     }
 
     /// Takes a block back. It is on its shelf before its pages are free, so that the budget holds at every moment.
     fn shelve(&self, block: NonNull<Block>, class: usize) {
-        self.lock().idle[class].push(block);
+        {
+            let mut shelves = self.lock();
+            // SAFETY: the caller gives up the last handle of a live block.
+            match unsafe { block.as_ref() }.place {
+                Some(_) => shelves.idle_shared[class].push(block),
+                None => shelves.idle[class].push(block),
+            }
+        }
         self.pages.add_permits(pages_of(class) as usize);
     }
 
@@ -150,13 +204,55 @@ impl Pool {
     }
 }
 
+impl Shelves {
+    /// A new block in shared memory, if that has room for it.
+    fn carve(&mut self, class: usize, budget_size_bytes: usize) -> Option<NonNull<Block>> {
+        self.shared.as_ref()?;
+        let taken = self.shared.as_mut()?.slab.take(class);
+        let offset = match taken {
+            Some(offset) => offset,
+            None => {
+                // Idle blocks of other classes may join to one of this class.
+                while self.evict(true) {}
+                self.shared.as_mut()?.slab.take(class)?
+            }
+        };
+        self.make_room(class, budget_size_bytes);
+        let shared = self.shared.as_ref()?;
+        let place = Place { region: shared.region, offset: offset as u64 };
+        Some(Block::leak(shared.slab.address(offset), class, Some(place)))
+    }
+
+    /// Counts one more block of this class, after freeing what is idle as far as the budget asks for it.
+    fn make_room(&mut self, class: usize, budget_size_bytes: usize) {
+        // What is in use, this block included, fits the budget, for pages are held for all of it. So enough is idle.
+        let capacity = capacity_of(class);
+        while self.resident_size_bytes + capacity > budget_size_bytes {
+            if !self.evict(false) && !self.evict(true) {
+                break;
+            }
+        }
+        self.resident_size_bytes += capacity;
+    }
+
+    /// Frees the largest idle block of shared memory, or of the rest. False: there is none.
+    fn evict(&mut self, shared: bool) -> bool {
+        let shelves = if shared { &mut self.idle_shared } else { &mut self.idle };
+        let Some(block) = shelves.iter_mut().rev().find_map(Vec::pop) else { return false };
+        // SAFETY: a block on a shelf has no other handle.
+        let (place, class) = unsafe { Block::free(block) };
+        self.resident_size_bytes -= capacity_of(class);
+        if let (Some(place), Some(shared)) = (place, &mut self.shared) {
+            shared.slab.give(place.offset as usize, class);
+        }
+        true
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         let shelves = self.shelves.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for block in shelves.idle.iter_mut().flat_map(|shelf| shelf.drain(..)) {
-            // SAFETY: a block on a shelf has no other handle.
-            unsafe { Block::free(block) };
-        }
+        while shelves.evict(false) || shelves.evict(true) {}
     }
 }
 
@@ -197,6 +293,8 @@ struct Block {
     references: AtomicUsize,
     memory: NonNull<u8>,
     class: usize,
+    /// Where in its pool's shared memory it lies. The mapping lives as long as the pool, and the pool as long as a block in use.
+    place: Option<Place>,
     /// Where it returns to; `None` on a shelf, so that the pool does not keep itself alive, and outside any pool.
     pool: Option<Arc<Pool>>,
 }
@@ -208,7 +306,12 @@ impl Block {
         // SAFETY: the layout's size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        let block = Block { references: AtomicUsize::new(1), memory, class, pool: None };
+        Block::leak(memory, class, None)
+    }
+
+    /// A block with one reference on memory that is nobody else's.
+    fn leak(memory: NonNull<u8>, class: usize, place: Option<Place>) -> NonNull<Block> {
+        let block = Block { references: AtomicUsize::new(1), memory, class, place, pool: None };
         NonNull::from(Box::leak(Box::new(block)))
     }
 
@@ -217,16 +320,18 @@ impl Block {
             .expect("at most 16 MiB, aligned to a power of two")
     }
 
-    /// Frees a block and tells its capacity.
+    /// Frees a block and tells its class, and its place in shared memory, which is free then.
     ///
     /// # Safety
-    /// `block` comes from [`Block::allocate`] and has no other handle.
-    unsafe fn free(block: NonNull<Block>) -> usize {
-        // SAFETY: `allocate` leaked a box, and the caller gives up the last handle.
+    /// `block` comes from [`Block::allocate`] or [`Block::leak`] and has no other handle.
+    unsafe fn free(block: NonNull<Block>) -> (Option<Place>, usize) {
+        // SAFETY: a box was leaked, and the caller gives up the last handle.
         let block = unsafe { Box::from_raw(block.as_ptr()) };
-        // SAFETY: `allocate` got the memory with this same layout.
-        unsafe { dealloc(block.memory.as_ptr(), Block::layout(block.class)) };
-        capacity_of(block.class)
+        if block.place.is_none() {
+            // SAFETY: `allocate` got the memory with this same layout.
+            unsafe { dealloc(block.memory.as_ptr(), Block::layout(block.class)) };
+        }
+        (block.place, block.class)
     }
 
     /// Gives up one handle; the last one sends the block home.
@@ -246,8 +351,10 @@ impl Block {
         let class = exclusive.class;
         match exclusive.pool.take() {
             Some(pool) => pool.shelve(block, class),
-            // SAFETY: as above, no other handle exists.
-            None => drop(unsafe { Block::free(block) }),
+            None => {
+                // SAFETY: as above, no other handle exists.
+                unsafe { Block::free(block) };
+            }
         }
     }
 }
@@ -376,6 +483,18 @@ impl Buf {
     pub fn capacity(&self) -> usize {
         // SAFETY: a handle keeps its block alive.
         self.block.map_or(0, |block| capacity_of(unsafe { block.as_ref() }.class) - self.start)
+    }
+
+    /// Where in shared memory it begins; `None` if it lies elsewhere.
+    pub fn place(&self) -> Option<Place> {
+        // SAFETY: a handle keeps its block alive.
+        let place = unsafe { self.block?.as_ref() }.place?;
+        Some(Place { offset: place.offset + self.start as u64, ..place })
+    }
+
+    /// Never gives the memory back: another process may still write to it. It stays counted in its pool's budget.
+    pub fn leak(self) {
+        std::mem::forget(self);
     }
 
     /// Writable again, from the beginning of the block, if nobody shares it.

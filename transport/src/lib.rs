@@ -5,17 +5,21 @@
 //! - [`receiver`] and [`sealer`]: one direction each of an established connection;
 //! - [`error`]: what can go wrong, and who is at fault;
 //! - [`link`]: a byte link in virtual time, with faults, for simulations;
-//! - [`stream`] and [`tcp`]: all this over asynchronous byte streams.
+//! - [`shared`]: memory that two processes of one host share;
+//! - [`stream`], [`net`], [`tcp`] and [`local`]: all this over asynchronous byte streams.
 //!
-//! All but the last two are driven from outside: they hold no clock, no socket, no thread and no random source.
+//! All but the last four are driven from outside: they hold no clock, no socket, no thread and no random source.
 //! No module here knows an operation; only set-up reads and writes control messages.
 #![deny(unsafe_code)]
 
 pub mod buf;
 pub mod error;
 pub mod link;
+pub mod local;
+pub mod net;
 pub mod receiver;
 pub mod sealer;
 pub mod session;
+pub mod shared;
 pub mod stream;
 pub mod tcp;

@@ -159,6 +159,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
     }
 
+    /// What is written to.
+    pub fn io_mut(&mut self) -> &mut W {
+        &mut self.io
+    }
+
     /// An empty frame to fill and [`Writer::push`].
     pub fn blank(&mut self) -> Outgoing {
         let Some(frame) = self.spare.pop() else { return Outgoing::default() };

@@ -4,17 +4,15 @@
 //! gets a half of it.
 
 use memkv_wire::mac::{Key, KeyRing};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::timeout;
 
 use crate::buf::BufPool;
 use crate::error::{SetupError, TransportError};
+use crate::net::{self, ReadHalf, WriteHalf};
+pub use crate::net::{Reader, Writer};
 use crate::session::{Channel, ClientInfo, ClientTerms, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupGate};
 use crate::stream;
-
-pub type Reader = stream::Reader<OwnedReadHalf>;
-pub type Writer = stream::Writer<OwnedWriteHalf>;
 
 /// Connects to a server. Payloads that are received take their memory from `pool`.
 pub async fn connect(
@@ -47,7 +45,6 @@ pub async fn accept(
 }
 
 fn split(socket: TcpStream, channel: Channel, pool: BufPool) -> (Reader, Writer) {
-    let (sealer, receiver) = channel.split(pool);
     let (read, write) = socket.into_split();
-    (stream::Reader::new(read, receiver), stream::Writer::new(write, sealer))
+    net::halves(ReadHalf::Tcp(read), WriteHalf::Tcp(write), channel, pool)
 }

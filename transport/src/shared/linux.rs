@@ -1,0 +1,291 @@
+//! Memory files: `memfd_create`, sealed, mapped by both sides.
+//!
+//! Why the server cannot be made to fault: a mapping of a memory file faults where the file ends, and the seal against
+//! shrinking keeps it from ending earlier; files of huge pages can fail to get one at any access, so they are refused. A
+//! hole is filled when it is touched, which fails only where the system promises memory strictly (`vm.overcommit_memory`
+//! = 2): there the server copies with `pread` and `pwrite`, which report what a mapping would die of.
+
+#![expect(unsafe_code, reason = "memory mapped from a file that another process has mapped too")]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use rustix::fs::{
+    FileType, MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
+    memfd_create, seek,
+};
+use rustix::io::{Errno, pread, pwrite};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use super::{FileId, REGION_SIZE_BYTES_MAX, RegionError};
+
+/// The file system of memory files of ordinary pages.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+/// Pages made present by one call, so that a signal or a lack of memory ends it soon.
+const POPULATE_STEP_BYTES: usize = 4 << 20;
+
+/// A mapping of a memory file, for reading and writing.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<u8>,
+    size_bytes: usize,
+}
+
+// SAFETY: it owns its mapping, and mapped memory may be used and unmapped by any thread.
+unsafe impl Send for Mapping {}
+// SAFETY: a shared `Mapping` gives out its address alone; who uses it answers for the access.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(file: BorrowedFd<'_>, size_bytes: usize) -> io::Result<Mapping> {
+        let (read_write, shared) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice replaces none that is there.
+        let base = unsafe { mmap(std::ptr::null_mut(), size_bytes, read_write, shared, file, 0) }?;
+        let base: NonNull<u8> = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // Refused where huge pages of shared memory are off, which costs nothing but speed.
+        // SAFETY: the range is this mapping; the advice changes no bytes.
+        let _ = unsafe { madvise(base.as_ptr().cast(), size_bytes, Advice::LinuxHugepage) };
+        Ok(Mapping { base, size_bytes })
+    }
+
+    /// Makes the pages of a range present, so that nobody pays for them later.
+    fn populate(&self, range: std::ops::Range<usize>) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end.min(self.size_bytes) {
+            let length = POPULATE_STEP_BYTES.min(self.size_bytes - at).min(range.end - at);
+            // SAFETY: the range lies in this mapping; populating changes no bytes.
+            unsafe { madvise(self.base.as_ptr().add(at).cast(), length, Advice::LinuxPopulateWrite) }?;
+            at += length;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and its owner is going: nobody uses the address any more. An error would mean
+        // that it is no mapping, and there is nothing to do about it.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.size_bytes) };
+    }
+}
+
+/// A client's own memory, which it can share by passing the file.
+#[derive(Debug)]
+pub struct SharedMemory {
+    file: OwnedFd,
+    mapping: Mapping,
+}
+
+impl SharedMemory {
+    /// Zeroed memory of so many bytes; pages appear as they are touched.
+    pub fn create(size_bytes: usize) -> io::Result<SharedMemory> {
+        let file = memfd_create("memkv", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&file, size_bytes as u64)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let mapping = Mapping::new(file.as_fd(), size_bytes)?;
+        Ok(SharedMemory { file, mapping })
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.mapping.size_bytes
+    }
+
+    /// Makes the first so many bytes present.
+    pub fn populate(&self, size_bytes: usize) -> io::Result<()> {
+        self.mapping.populate(0..size_bytes.min(self.mapping.size_bytes))
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.mapping.base
+    }
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A client's memory as the server sees it: a place to copy from and to.
+#[derive(Debug)]
+pub struct Region {
+    access: Access,
+    size_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Access {
+    Mapped(Mapping),
+    Calls(OwnedFd),
+}
+
+impl Region {
+    /// Which file a descriptor stands for.
+    pub fn identify(file: &OwnedFd) -> Result<FileId, RegionError> {
+        let stat = fstat(file).map_err(io::Error::from)?;
+        // The kernel's types differ between architectures.
+        #[allow(clippy::unnecessary_cast)]
+        Ok(FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 })
+    }
+
+    /// Opens the first `length` bytes of a client's file, if it is one that can be relied on.
+    //= MKV-REG-4
+    pub fn open(file: OwnedFd, length: u64) -> Result<Region, RegionError> {
+        if length == 0 || length > REGION_SIZE_BYTES_MAX {
+            return Err(RegionError::Length { length });
+        }
+        check_file(&file, length)?;
+        let size_bytes = length as usize;
+        if memory_is_promised() {
+            return Ok(Region { access: Access::Calls(file), size_bytes });
+        }
+        let mapping = Mapping::new(file.as_fd(), size_bytes)?;
+        // A region whose pages are not mapped yet is only slower.
+        let _ = populate_present(&file, &mapping);
+        Ok(Region { access: Access::Mapped(mapping), size_bytes })
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Whether these bytes lie in the region.
+    //= MKV-REG-1
+    pub fn check(&self, offset: u64, length: usize) -> Result<(), RegionError> {
+        let end = offset.checked_add(length as u64);
+        if end.is_some_and(|end| end <= self.size_bytes as u64) {
+            return Ok(());
+        }
+        Err(RegionError::Outside { offset, length, size_bytes: self.size_bytes })
+    }
+
+    /// Copies bytes out of the region.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
+        self.check(offset, into.len())?;
+        match &self.access {
+            Access::Mapped(mapping) => {
+                // SAFETY: `check` keeps the range inside the mapping, which is readable to its end, for the file is
+                // sealed; `into` is memory of our own. The client may write meanwhile: the copy then holds bytes of
+                // several moments, and nothing is believed of them before they were verified.
+                unsafe {
+                    let from = mapping.base.as_ptr().add(offset as usize);
+                    copy(from, into.as_mut_ptr(), into.len());
+                }
+                Ok(())
+            }
+            Access::Calls(file) => read_all(file, offset, into),
+        }
+    }
+
+    /// Copies bytes into the region.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), RegionError> {
+        self.check(offset, bytes.len())?;
+        match &self.access {
+            Access::Mapped(mapping) => {
+                // SAFETY: `check` keeps the range inside the mapping, which is writable to its end, for the file is
+                // sealed; `bytes` is memory of our own. What the client does to its bytes meanwhile is its own loss.
+                unsafe {
+                    let into = mapping.base.as_ptr().add(offset as usize);
+                    copy(bytes.as_ptr(), into, bytes.len());
+                }
+                Ok(())
+            }
+            Access::Calls(file) => write_all(file, offset, bytes),
+        }
+    }
+}
+
+/// Copies between our memory and memory that another process may be using. Never inlined, so that the compiler knows
+/// nothing of where the bytes come from and cannot read them a second time.
+///
+/// # Safety
+/// `from` is good for reads of `length` bytes, `into` for writes, and they do not overlap.
+#[inline(never)]
+unsafe fn copy(from: *const u8, into: *mut u8, length: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(from, into, length) };
+}
+
+fn read_all(file: &OwnedFd, mut offset: u64, mut into: &mut [u8]) -> Result<(), RegionError> {
+    while !into.is_empty() {
+        match pread(file, &mut *into, offset) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(count) => {
+                into = &mut into[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+    }
+    Ok(())
+}
+
+fn write_all(file: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), RegionError> {
+    while !bytes.is_empty() {
+        match pwrite(file, bytes, offset) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+    }
+    Ok(())
+}
+
+fn check_file(file: &OwnedFd, length: u64) -> Result<(), RegionError> {
+    let stat = fstat(file).map_err(io::Error::from)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(RegionError::NotMemory);
+    }
+    let system = fstatfs(file).map_err(io::Error::from)?;
+    // The kernel's types differ between architectures.
+    #[allow(clippy::unnecessary_cast)]
+    match system.f_type as i64 {
+        TMPFS_MAGIC => {}
+        HUGETLBFS_MAGIC => return Err(RegionError::HugePages),
+        _ => return Err(RegionError::NotMemory),
+    }
+    // Only memory files, and files of a mounted tmpfs, can be sealed; the latter cannot be unless they were made for it.
+    let seals = fcntl_get_seals(file).map_err(|_| RegionError::NotMemory)?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(RegionError::Unsealed);
+    }
+    // After the seal was seen: from here on the file only grows.
+    let size_bytes = fstat(file).map_err(io::Error::from)?.st_size as u64;
+    if size_bytes < length {
+        return Err(RegionError::Short { size_bytes, length });
+    }
+    Ok(())
+}
+
+/// Maps the pages that the client has touched already; holes stay holes.
+fn populate_present(file: &OwnedFd, mapping: &Mapping) -> io::Result<()> {
+    let mut at = 0;
+    while at < mapping.size_bytes as u64 {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = seek(file, SeekFrom::Hole(start))?.max(start + 1);
+        mapping.populate(start as usize..end.min(mapping.size_bytes as u64) as usize)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Whether the system gives out no more memory than it has, so that touching a hole may fail.
+fn memory_is_promised() -> bool {
+    static PROMISED: OnceLock<bool> = OnceLock::new();
+    *PROMISED.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2")
+    })
+}
