@@ -174,6 +174,8 @@ struct Destination {
   union {
     inline @0 :Void;
     region @1 :Types.Region;
+    # The first byte that is read goes to this place, the others behind it. [MKV-RD-4] The bytes are there before a piece of
+    # the reply names them.
   }
 }
 
@@ -345,7 +347,8 @@ struct Ping {
   echo @0 :UInt64;
   # [MKV-PING-1] Returned as it came.
   regions @1 :List(Types.RegionDescriptor) $Spec.countMax(64);
-  # To register.
+  # To register. [MKV-PING-2] Either all of them are registered or none; on a connection that cannot register memory of this
+  # kind the status is `unsupported`.
   released @2 :List(UInt32) $Spec.countMax(64);
   # The ids of regions to forget.
 }

@@ -64,7 +64,9 @@ struct ConnectReply {
   serverName @8 :Text $Spec.lenMax(128);
   # For logs: name and release.
   localPath @9 :Text $Spec.lenMax(108);
-  # A Unix socket of this server, for a client on the same host; empty if there is none.
+  # A Unix socket of this server, for a client on the same host; empty if there is none. Connections on it are set up as all are.
+  # [MKV-CONN-11] A server offers it only to a peer whose address is one of the server's own host, and serves only peers of its own user, of
+  # root, or of a group that it was told to allow. A client that cannot use it goes on without.
   union {
     stream @10 :Void;
     queuePair @11 :Types.QueuePair;

@@ -131,6 +131,9 @@ enum Status {
 struct Region {
   # A place in memory that the client registered on this connection.
   # [MKV-REG-1] A server MUST refuse, with `invalid`, a place outside the registered bytes.
+  # [MKV-REG-3] The pieces of one frame, inline and in regions, have together at most `payloadSizeBytesMax` bytes; a message with a frame of more
+  # is `invalid`.
+  # [MKV-REG-5] A server MUST copy bytes out of shared memory before it verifies them, and store that copy.
   id @0 :UInt32;
   offset @1 :UInt64;
   mac @2 :Data $Spec.optional $Spec.len(32);
@@ -143,7 +146,9 @@ struct RegionDescriptor {
   length @1 :UInt64 $Spec.min(1);
   union {
     sharedMemory @2 :Void;
-    # The file descriptor rides beside this frame on the local transport; one per descriptor, in order.
+    # The file descriptor rides beside this frame, or an earlier one, on the local transport; one per descriptor, in order.
+    # [MKV-REG-4] A server MUST refuse, with `invalid`, any file but a memory file of ordinary pages that is sealed against shrinking and has at least
+    # `length` bytes.
     rdma @3 :RdmaMemory;
   }
 }

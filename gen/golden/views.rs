@@ -3,6 +3,9 @@
 
 /// A place in memory that the client registered on this connection.
 /// \[MKV-REG-1\] A server MUST refuse, with `invalid`, a place outside the registered bytes.
+/// \[MKV-REG-3\] The pieces of one frame, inline and in regions, have together at most `payloadSizeBytesMax` bytes; a message with a frame of more
+/// is `invalid`.
+/// \[MKV-REG-5\] A server MUST copy bytes out of shared memory before it verifies them, and store that copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region<'a> {
     pub id: u32,
@@ -65,7 +68,9 @@ pub struct RegionDescriptor {
 /// The union of [`RegionDescriptor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionDescriptorWhich {
-    /// The file descriptor rides beside this frame on the local transport; one per descriptor, in order.
+    /// The file descriptor rides beside this frame, or an earlier one, on the local transport; one per descriptor, in order.
+    /// \[MKV-REG-4\] A server MUST refuse, with `invalid`, any file but a memory file of ordinary pages that is sealed against shrinking and has at least
+    /// `length` bytes.
     SharedMemory,
     Rdma(RdmaMemory),
     /// An arm that this version does not know.
@@ -525,7 +530,9 @@ pub struct ConnectReply<'a> {
     pub lease_ms: u32,
     /// For logs: name and release.
     pub server_name: &'a str,
-    /// A Unix socket of this server, for a client on the same host; empty if there is none.
+    /// A Unix socket of this server, for a client on the same host; empty if there is none. Connections on it are set up as all are.
+    /// \[MKV-CONN-11\] A server offers it only to a peer whose address is one of the server's own host, and serves only peers of its own user, of
+    /// root, or of a group that it was told to allow. A client that cannot use it goes on without.
     pub local_path: &'a str,
     pub which: ConnectReplyWhich<'a>,
 }
@@ -1674,6 +1681,8 @@ pub struct Destination<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DestinationWhich<'a> {
     Inline,
+    /// The first byte that is read goes to this place, the others behind it. \[MKV-RD-4\] The bytes are there before a piece of
+    /// the reply names them.
     Region(Region<'a>),
     /// An arm that this version does not know.
     Unknown(u16),
@@ -2767,7 +2776,8 @@ crate::list::struct_element!('a, ManifestEntry<'a>);
 pub struct Ping<'a> {
     /// \[MKV-PING-1\] Returned as it came.
     pub echo: u64,
-    /// To register.
+    /// To register. \[MKV-PING-2\] Either all of them are registered or none; on a connection that cannot register memory of this
+    /// kind the status is `unsupported`.
     pub regions: List<'a, RegionDescriptor>,
     /// The ids of regions to forget.
     pub released: List<'a, u32>,

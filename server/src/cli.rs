@@ -1,10 +1,7 @@
 //! The `memkv` command line: what each subcommand takes, and its exit code.
 //!
 //! What a person or a script needs goes to standard output; log lines and errors go to standard error.
-//! Exit codes: 0 done, 1 failed (one line says why and what to do), 2 the command line itself is wrong. Of `drive check` and
-//! `drive scrub`, which are for scripts: 0 nothing found, 1 damage found, 2 it could not be looked for.
-
-mod setup;
+//! Exit codes: 0 done, 1 failed (one line says why and what to do), 2 the command line itself is wrong.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -28,8 +25,6 @@ struct Cli {
 enum Command {
     /// Run a server. With no configuration at all: file mode in a data directory, on 127.0.0.1:9900.
     Start(StartArgs),
-    /// Make whole drives one store, for direct mode, and print a configuration for it.
-    Setup(setup::Args),
     /// Make a new shared key and print it.
     Keygen,
     /// Work with configuration files.
@@ -76,8 +71,6 @@ enum CliError {
     Start(#[from] StartError),
     #[error(transparent)]
     Key(#[from] keys::KeyError),
-    #[error(transparent)]
-    Setup(#[from] setup::SetupCommandError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -86,7 +79,6 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Start(args) => start(args),
-        Command::Setup(args) => setup::run(args).map_err(CliError::Setup),
         Command::Keygen => keygen(),
         Command::Config(ConfigCommand::Check { file }) => config_check(file),
     };

@@ -5,12 +5,14 @@
 //! Files and directories named here are not touched: whether they exist and may be used is found out by who
 //! opens them.
 
+mod local;
 mod size;
 mod storage;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+pub use local::{LocalSettings, LocalSocket};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 pub use size::ByteSize;
@@ -99,6 +101,10 @@ pub struct Network {
     /// All are accepted, so that keys rotate without downtime.
     pub auth_keys: Option<Spanned<Vec<String>>>,
     pub connections_max: Option<u32>,
+    /// The socket for clients on the same host.
+    pub local: Option<LocalSocket>,
+    /// The id of a group whose members may use it.
+    pub local_group: Option<u32>,
 }
 
 /// Keys stay out of logs and panics.
@@ -181,6 +187,7 @@ pub struct Overrides {
 pub struct Settings {
     pub addresses: Vec<SocketAddr>,
     pub connections_max: u32,
+    pub local: LocalSettings,
     pub keys: KeySource,
     pub storage: StorageSettings,
     pub log: LogSettings,
@@ -216,6 +223,7 @@ impl std::fmt::Debug for KeySource {
 pub struct Environment {
     pub auth_key: Option<String>,
     pub xdg_data_home: Option<PathBuf>,
+    pub xdg_runtime_dir: Option<PathBuf>,
     pub home: Option<PathBuf>,
 }
 
@@ -225,6 +233,7 @@ impl Environment {
         Environment {
             auth_key: std::env::var("MEMKV_AUTH_KEY").ok().filter(|value| !value.is_empty()),
             xdg_data_home: path("XDG_DATA_HOME").filter(|path| path.is_absolute()),
+            xdg_runtime_dir: path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()),
             home: path("HOME"),
         }
     }
@@ -250,6 +259,11 @@ impl Settings {
         Ok(Settings {
             addresses: resolve_address(name, address)?,
             connections_max: file.network.connections_max.unwrap_or(CONNECTIONS_MAX_DEFAULT).max(1),
+            local: LocalSettings {
+                socket: file.network.local.unwrap_or_default(),
+                group: file.network.local_group,
+                runtime_directory: environment.xdg_runtime_dir.clone(),
+            },
             storage: storage::settings(file.storage, &file.source, overrides.data, &keys, environment)?,
             keys,
             log: LogSettings {
@@ -317,12 +331,15 @@ mod tests {
     #[test]
     fn the_whole_document_is_read() {
         let text = "network:\n  address: 127.0.0.1:7000\n  auth_keys:\n    - \"aa\"\n    - \"bb\"\n  connections_max: 12\n\
+                    \x20 local: /run/memkv.sock\n  local_group: 44\n\
                     storage:\n  mode: file\n  path: /srv/memkv\n  capacity: 1.5TiB\n  sync: 250ms\n\
                     \x20 quotas:\n    team-a: 10GiB\n    \"\": 1MiB\n  scrub: {rate: 5MiB/s, every: 7d}\n\
                     log:\n  level: debug\n  format: json\n  file: /var/log/memkv.log\n";
         let settings = settings(text, Overrides::default()).unwrap();
         assert_eq!(settings.addresses[0].port(), 7000);
         assert_eq!(settings.connections_max, 12);
+        assert_eq!(settings.local.socket, LocalSocket::At("/run/memkv.sock".into()));
+        assert_eq!(settings.local.group, Some(44));
         assert!(matches!(&settings.keys, KeySource::Config(keys) if keys == &["aa", "bb"]));
         assert_eq!(settings.storage.medium, Medium::File { capacity: ByteSize::from_gib(1536) });
         let quotas = [(String::new(), ByteSize::from_mib(1)), ("team-a".into(), ByteSize::from_gib(10))];
@@ -373,6 +390,8 @@ mod tests {
         for sync in ["never", "5", "0ms", "61s", "ms"] {
             assert!(message(&format!("storage:\n  sync: {sync}\n")).contains("always"), "{sync}");
         }
+        let local = message("network:\n  local: here\n");
+        assert!(local.contains("here") && local.contains("auto"), "{local}");
         let section = message("networks:\n  address: x\n");
         assert!(section.contains("networks") && section.contains("network"), "{section}");
     }

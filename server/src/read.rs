@@ -57,7 +57,7 @@ fn execute_record(
         }
         let bytes = block.slice((wanted.start - start) as usize..(wanted.end - start) as usize);
         let checksum = if bytes.len() == block.len() { whole } else { Checksum::of_block(&bytes) };
-        outcome.pieces.push(ReadPiece { offset: wanted.start, bytes, checksum });
+        outcome.pieces.push(ReadPiece { offset: wanted.start, length: bytes.len(), bytes, checksum });
     }
     outcome.block_checksums.extend(checksums.1);
     Ok(())

@@ -36,9 +36,9 @@ use memkv_wire::{Operation, PayloadUse, Request, Status, Undispatched, dispatch,
 use self::connection::Connection;
 pub use self::connection::{CloseReason, ConnectionId};
 pub use self::manifests::{BodyJob, Joined};
-use self::payload::Inline;
+use self::payload::PieceBytes;
 use self::reads::ReadInFlight;
-pub use self::reads::{ReadCommand, ReadError, ReadId, ReadOutcome, ReadPiece};
+pub use self::reads::{Landing, ReadCommand, ReadError, ReadId, ReadOutcome, ReadPiece};
 pub use self::reply::Reply;
 use self::slab::{Name, Slab};
 pub use self::stats::Counters;
@@ -113,7 +113,7 @@ pub struct Frame<'a> {
     pub request: &'a Request<'a>,
     pub payload_bytes: usize,
     /// `None` when the pieces do not add up to the payload.
-    pub pieces: Option<&'a mut Vec<Inline>>,
+    pub pieces: Option<&'a mut Vec<PieceBytes>>,
 }
 
 /// See the module's head.
@@ -127,7 +127,7 @@ pub struct Service {
     tickets: Slab<Pending>,
     reads: Slab<ReadInFlight>,
     /// The pieces of the frame at hand.
-    inline: Vec<Inline>,
+    given: Vec<PieceBytes>,
     outputs: VecDeque<Output>,
     /// Requests with results that no frame carries yet.
     gathered: Vec<Name>,
@@ -214,7 +214,7 @@ impl Service {
             requests: Slab::default(),
             tickets: Slab::default(),
             reads: Slab::default(),
-            inline: Vec::new(),
+            given: Vec::new(),
             outputs: VecDeque::new(),
             gathered: Vec::new(),
             spare: Vec::new(),
@@ -245,15 +245,15 @@ impl Service {
     pub fn frame(&mut self, now_ms: u64, connection: ConnectionId, frame: Frame<'_>) {
         self.now_ms = self.now_ms.max(now_ms);
         self.counters.frames_received += 1;
-        self.inline.clear();
+        self.given.clear();
         let split = frame.pieces.is_some();
         if let Some(pieces) = frame.pieces {
-            std::mem::swap(pieces, &mut self.inline);
+            std::mem::swap(pieces, &mut self.given);
         }
         let Some(name) = self.admit(connection, frame.request_id, frame.request, frame.last) else { return };
         self.check_shape(name, frame.last, frame.payload_bytes, split);
         self.hand_over(name, frame.request);
-        self.inline.clear();
+        self.given.clear();
         self.settle(name);
         self.settle_store();
     }

@@ -10,6 +10,7 @@ mod connection;
 mod drives;
 mod io;
 mod link;
+mod regions;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +20,11 @@ use std::time::{Duration, Instant};
 use memkv_transport::buf::BufPool;
 use tokio::sync::Notify;
 
-pub use self::connection::{Door, serve};
+pub use self::connection::{Door, serve, serve_local};
 pub use self::drives::{DriveErrors, Drives};
 use self::io::{Job, Queue};
 use self::link::Link;
+use self::regions::Mapped;
 use crate::service::{
     BODY_BYTES_TOTAL_MAX, CloseReason, ConnectionId, Joined, Output, ReadError, ReadId, ReadOutcome, Service,
 };
@@ -49,6 +51,7 @@ pub struct Shell {
     begun: Instant,
     received: BufPool,
     read: BufPool,
+    mapped: Arc<Mapped>,
     stopped: Notify,
 }
 
@@ -73,6 +76,7 @@ impl Shell {
             begun: Instant::now(),
             received: BufPool::new(RECEIVED_BYTES_MAX),
             read: BufPool::new(READ_BYTES_MAX),
+            mapped: Arc::default(),
             stopped: Notify::new(),
         });
         for thread in 0..threads {

@@ -4,6 +4,7 @@
 //! says what to do about it and leaves nothing behind that a later start would stumble over. End: the first SIGTERM or
 //! SIGINT stops accepting, lets requests in flight end, makes everything durable and exits; a second one quits at once.
 
+mod local;
 mod storage;
 
 use std::io::Write;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memkv_transport::local::PATH_SIZE_BYTES_MAX;
 use memkv_transport::session::{ServerTerms, SetupGate};
 use memkv_wire::limits;
 use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
@@ -20,16 +22,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-pub use self::storage::{STORE, StorageError, format_options};
-#[cfg(target_os = "linux")]
-pub use self::storage::{is_in_use, open_drive};
+use self::local::Local;
+pub use self::storage::StorageError;
 use crate::banner::{Banner, library_directory};
 use crate::config::{KeySource, Settings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};
 use crate::keys::{self, KeyError};
 use crate::logging::{self, LoggingError};
 use crate::service::{Service, ServiceLimits};
-use crate::shell::{Door, Shell, serve};
+use crate::shell::{Door, Shell, serve, serve_local};
 
 /// How long requests in flight may take to end when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -54,6 +55,10 @@ pub enum StartError {
     AddressInUse { address: SocketAddr },
     #[error("cannot listen on {address}: {source}; choose another address with --listen HOST:PORT")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "cannot make the local socket {path}: {source}; choose another path with network.local, of at most {PATH_SIZE_BYTES_MAX} bytes"
+    )]
+    LocalSocket { path: std::path::PathBuf, source: std::io::Error },
     #[error("the system refused what a server needs: {0}")]
     System(#[from] std::io::Error),
     #[error("stopped, but not everything could be made durable within {} seconds", DRAIN_MAX.as_secs())]
@@ -107,16 +112,18 @@ async fn run_async(
         key_hex: (!configured || made_here).then(|| keys[0].to_hex()),
         library_directory: library_directory(),
     };
+    let local = Local::open(&settings.local, directory.map(DataDirectory::path), address)?;
     let door = Arc::new(Door {
         keys: KeyRing::new(keys),
-        terms: terms(server_id),
+        terms: terms(server_id, String::new()),
+        terms_here: terms(server_id, local.path()),
         gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
     });
     tracing::info!(%address, mode = settings.storage.medium.mode().name(), key = ?settings.keys, "serving");
     announce(&banner);
     let mut peers = JoinSet::new();
-    accept(&listener, &shell, &door, settings.connections_max, &mut peers, &mut signals).await;
-    drop(listener);
+    accept((&listener, &local), &shell, &door, settings.connections_max, &mut peers, &mut signals).await;
+    drop((listener, local));
     let drained = drain(&shell, &mut peers, &mut signals).await;
     clock.abort();
     if drained.is_ok() {
@@ -125,11 +132,11 @@ async fn run_async(
     drained
 }
 
-fn terms(server_id: [u8; 16]) -> ServerTerms {
+fn terms(server_id: [u8; 16], local_path: String) -> ServerTerms {
     ServerTerms {
         server_id,
         server_name: concat!("memkv ", env!("CARGO_PKG_VERSION")).to_owned(),
-        local_path: String::new(),
+        local_path,
         requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
         lease_ms: limits::LEASE_MS_DEFAULT,
         bulk_macs: BulkAlgorithm::preference().to_vec(),
@@ -160,7 +167,7 @@ fn announce(banner: &Banner) {
 
 /// Accepts connections until a signal comes.
 async fn accept(
-    listener: &TcpListener,
+    (listener, local): (&TcpListener, &Local),
     shell: &Arc<Shell>,
     door: &Arc<Door>,
     connections_max: u32,
@@ -181,6 +188,19 @@ async fn accept(
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            accepted = local.accept() => match accepted {
+                Ok(socket) if peers.len() < connections_max as usize => {
+                    peers.spawn(serve_local(Arc::clone(shell), Arc::clone(door), socket));
+                }
+                Ok(_) => {
+                    shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
+                    tracing::warn!(connections_max, "refused a local peer: network.connections_max is reached");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept local connections");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

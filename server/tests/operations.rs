@@ -1,22 +1,27 @@
-//! Every operation over TCP, against the real binary, in file and in memory mode from one body of tests.
+//! Every operation against the real binary, in file and in memory mode, over TCP and over the local socket, from one body of
+//! tests.
 
 mod support;
 
 use memkv_wire::*;
 use support::*;
 
-macro_rules! in_both_modes {
+macro_rules! in_all_ways {
     ($($name:ident),* $(,)?) => {
         mod file {
-            $(#[tokio::test] async fn $name() { super::$name(super::Mode::File).await; })*
+            $(#[tokio::test] async fn $name() { super::$name((super::Mode::File, super::Wire::Tcp)).await; })*
         }
         mod memory {
-            $(#[tokio::test] async fn $name() { super::$name(super::Mode::Memory).await; })*
+            $(#[tokio::test] async fn $name() { super::$name((super::Mode::Memory, super::Wire::Tcp)).await; })*
+        }
+        #[cfg(target_os = "linux")]
+        mod local {
+            $(#[tokio::test] async fn $name() { super::$name((super::Mode::File, super::Wire::Local)).await; })*
         }
     };
 }
 
-in_both_modes!(
+in_all_ways!(
     values_of_every_size,
     ranges,
     batches_answer_each_item,
@@ -29,10 +34,10 @@ in_both_modes!(
     requests_interleave,
 );
 
-async fn begin(mode: Mode) -> (tempfile::TempDir, Server, Client) {
+async fn begin(how: (Mode, Wire)) -> (tempfile::TempDir, Server, Client) {
     let (directory, path) = directory();
-    let server = Server::start(mode, &path);
-    let client = Client::connect(&server.address, 1).await;
+    let server = Server::start(how.0, &path);
+    let client = Client::connect_over(how.1, &server.address, 1).await;
     (directory, server, client)
 }
 
@@ -40,8 +45,8 @@ async fn begin(mode: Mode) -> (tempfile::TempDir, Server, Client) {
 //= MKV-WR-3 test
 //= MKV-RD-1 test
 //= MKV-EX-1 test
-async fn values_of_every_size(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn values_of_every_size(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     for (seed, length) in [1, 100, 4096, 65_537, BLOCK - 1, BLOCK, 3 * BLOCK + 77].into_iter().enumerate() {
         let key = format!("key {length}");
         let value = bytes(seed as u64, length);
@@ -59,8 +64,8 @@ async fn values_of_every_size(mode: Mode) {
 }
 
 //= MKV-RD-3 test
-async fn ranges(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn ranges(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let value = bytes(1, 2 * BLOCK + 500);
     client.write(b"k", &value).await;
     for (offset, length) in [(0, 10), (BLOCK - 3, 6), (2 * BLOCK + 499, 100), (1, 0)] {
@@ -75,8 +80,8 @@ async fn ranges(mode: Mode) {
 //= MKV-BATCH-1 test
 //= MKV-BATCH-2 test
 //= MKV-BATCH-4 test
-async fn batches_answer_each_item(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn batches_answer_each_item(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let keys: Vec<Vec<u8>> = (0..40).map(|n| format!("item {n}").into_bytes()).collect();
     let values: Vec<Vec<u8>> = (0..40).map(|n| bytes(n, 1 + 997 * n as usize)).collect();
     let sums: Vec<[u8; 16]> = values.iter().map(|value| memkv_wire::checksum::block(value)).collect();
@@ -146,8 +151,8 @@ async fn batches_answer_each_item(mode: Mode) {
 
 //= MKV-ALLOC-2 test
 //= MKV-COMMIT-1 test
-async fn piecewise_values(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn piecewise_values(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let value = bytes(4, BLOCK + 1);
     let sums = sums(&value);
     let which =
@@ -189,8 +194,8 @@ async fn piecewise_values(mode: Mode) {
 //= MKV-GET-1 test
 //= MKV-DELM-1 test
 //= MKV-DELM-2 test
-async fn manifests_live_and_die(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn manifests_live_and_die(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let values: Vec<Vec<u8>> = (0..4).map(|n| bytes(n, 1000 + n as usize)).collect();
     let keys = [b"a", b"b", b"c", b"d"];
     let chunks: Vec<ChunkReference<'_>> = keys
@@ -229,8 +234,8 @@ async fn manifests_live_and_die(mode: Mode) {
 }
 
 /// A body in frames that are no whole blocks, and more references than one frame lists.
-async fn large_manifests(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn large_manifests(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     client.write(b"only", &bytes(1, 64)).await;
     let names: Vec<Vec<u8>> = (0..5000).map(|n| format!("chunk {n}").into_bytes()).collect();
     let chunks: Vec<ChunkReference<'_>> =
@@ -274,8 +279,8 @@ async fn large_manifests(mode: Mode) {
 }
 
 //= MKV-LIST-1 test
-async fn listings_come_in_pages(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn listings_come_in_pages(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let long = "x".repeat(900);
     let mut names: Vec<Vec<u8>> = (0..400).map(|n| format!("s/{n:04}{long}").into_bytes()).collect();
     names.push(b"t/other".to_vec());
@@ -308,8 +313,8 @@ async fn listings_come_in_pages(mode: Mode) {
 }
 
 //= MKV-DEL-1 test
-async fn deletes_are_answered_each(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn deletes_are_answered_each(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     for n in 0..10_u8 {
         client.write(&[n], &bytes(u64::from(n), 10)).await;
     }
@@ -333,8 +338,8 @@ async fn deletes_are_answered_each(mode: Mode) {
 
 //= MKV-PING-1 test
 //= MKV-MSG-5 test
-async fn ping_stats_and_what_is_unknown(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn ping_stats_and_what_is_unknown(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let ping = |echo| RequestWhich::Ping(Ping { echo, ..Default::default() });
     let frames = client.call(ping(u64::MAX - 3), &[]).await;
     frames[0].with(|response| match response.which {
@@ -343,7 +348,9 @@ async fn ping_stats_and_what_is_unknown(mode: Mode) {
     });
     let regions = [RegionDescriptor { id: 1, length: 1, which: RegionDescriptorWhich::SharedMemory }];
     let which = RequestWhich::Ping(Ping { echo: 1, regions: List::from(&regions), ..Default::default() });
-    assert_eq!(client.call(which, &[]).await[0].status(), Status::Unsupported);
+    // Over TCP nothing can be registered; over the local socket the file is missing.
+    let expected = if how.1 == Wire::Tcp { Status::Unsupported } else { Status::Invalid };
+    assert_eq!(client.call(which, &[]).await[0].status(), expected);
     assert_eq!(client.call(RequestWhich::Unknown(4711), &[]).await[0].status(), Status::UnknownOperation);
     assert_eq!(client.call(ping(1), &[]).await[0].status(), Status::Ok);
     let frames = client.call(RequestWhich::Stats(Stats { prefix: "" }), &[]).await;
@@ -357,8 +364,8 @@ async fn ping_stats_and_what_is_unknown(mode: Mode) {
 
 /// Frames of several requests in turn, on one connection; every reply is the right one's.
 //= MKV-MSG-2 test
-async fn requests_interleave(mode: Mode) {
-    let (_directory, _server, mut client) = begin(mode).await;
+async fn requests_interleave(how: (Mode, Wire)) {
+    let (_directory, _server, mut client) = begin(how).await;
     let values: Vec<Vec<u8>> = (0..6).map(|n| bytes(n, 2 * BLOCK + n as usize)).collect();
     let sums: Vec<Vec<[u8; 16]>> = values.iter().map(|value| sums(value)).collect();
     let ids: Vec<u32> = (0..6).map(|_| client.next_id()).collect();

@@ -6,11 +6,10 @@
 use std::ops::Range;
 
 use memkv_wire::{
-    BatchWrite, BatchWriteReply, List, Piece, PieceWhich, ResponseWhich, Status, WriteItem, WriteResult,
-    limits,
+    BatchWrite, BatchWriteReply, List, Piece, ResponseWhich, Status, WriteItem, WriteResult, limits,
 };
 
-use super::payload::Inline;
+use super::payload::PieceBytes;
 use super::reply::status_of;
 use super::slab::Name;
 use super::values::{Cover, is_block, stored};
@@ -70,9 +69,9 @@ impl Service {
             for (place, item) in request.items.iter().enumerate() {
                 self.list_item(call, namespace, &mut batch, place, &item);
             }
-            let mut inline = std::mem::take(&mut self.inline);
-            self.take_pieces(call, namespace, &request, &mut batch, &mut inline);
-            self.inline = inline;
+            let mut given = std::mem::take(&mut self.given);
+            self.take_pieces(call, namespace, &request, &mut batch, &mut given);
+            self.given = given;
             self.keep_keys(call.name, &request, &mut batch, before);
         }
         self.put_batch_back(call.name, batch);
@@ -127,27 +126,21 @@ impl Service {
         namespace: &[u8],
         request: &BatchWrite<'_>,
         batch: &mut BatchWriting,
-        inline: &mut Vec<Inline>,
+        given: &mut Vec<PieceBytes>,
     ) {
-        let mut inline = inline.drain(..);
-        for piece in request.pieces.iter() {
-            let bytes = match piece.which {
-                PieceWhich::Inline => inline.next(),
-                PieceWhich::Region(_) | PieceWhich::Unknown(_) => None,
-            };
+        for (piece, given) in request.pieces.iter().zip(given.drain(..)) {
             let index = piece.index as usize;
             let Some(item) = batch.items.get(index) else { return self.fail(call.name, Status::Invalid) };
             if let Phase::Ended = item.phase {
                 continue;
             }
-            match bytes {
-                None => self.end_item(call.name, batch, index, Status::Unsupported),
+            match given.refused {
                 //= MKV-VAL-3
-                Some(bytes) if !bytes.holds => {
-                    self.counters.checksum_mismatches += 1;
-                    self.end_item(call.name, batch, index, Status::ChecksumMismatch);
+                Some(status) => {
+                    self.counters.checksum_mismatches += u64::from(status == Status::ChecksumMismatch);
+                    self.end_item(call.name, batch, index, status);
                 }
-                Some(bytes) => self.take_piece(call, namespace, request, batch, &piece, bytes),
+                None => self.take_piece(call, namespace, request, batch, &piece, given),
             }
         }
     }
@@ -159,20 +152,20 @@ impl Service {
         request: &BatchWrite<'_>,
         batch: &mut BatchWriting,
         piece: &Piece<'_>,
-        inline: Inline,
+        given: PieceBytes,
     ) {
         let index = piece.index as usize;
         let item = &mut batch.items[index];
         let single = match &mut item.phase {
             Phase::Listed { .. } | Phase::Kept { .. } => is_block(piece, item.length),
             Phase::Pieces { target, cover, outstanding } => {
-                if cover.add(piece, inline.checksum) {
-                    let bytes = inline.bytes.len();
+                if cover.add(piece, given.checksum) {
+                    let bytes = given.bytes.len();
                     if let Target::Own(allocation) = *target {
                         *outstanding += 1;
                         let what = What::ItemPiece { item: piece.index };
                         let ticket = self.ticket(Some(call.name), what, bytes);
-                        let block = Block { bytes: inline.bytes, checksum: inline.checksum };
+                        let block = Block { bytes: given.bytes, checksum: given.checksum };
                         self.store.write_piece(self.now_ms, ticket, allocation, piece.offset, block);
                     }
                     return self.count_written(call.name, bytes);
@@ -185,7 +178,7 @@ impl Service {
             //= MKV-BATCH-2
             return self.end_item(call.name, batch, index, Status::Invalid);
         }
-        let checksum = Checksum::of_blocks([&inline.checksum]);
+        let checksum = Checksum::of_blocks([&given.checksum]);
         if item.declared.is_some_and(|declared| declared != checksum) {
             self.counters.checksum_mismatches += 1;
             return self.end_item(call.name, batch, index, Status::ChecksumMismatch);
@@ -197,9 +190,9 @@ impl Service {
             Phase::Pieces { .. } | Phase::Ending | Phase::Ended => None,
         };
         let Some(key) = key else { return };
-        let bytes = inline.bytes.len();
+        let bytes = given.bytes.len();
         let ticket = self.ticket(Some(call.name), What::ItemPut { item: piece.index }, bytes);
-        let block = Block { bytes: inline.bytes, checksum: inline.checksum };
+        let block = Block { bytes: given.bytes, checksum: given.checksum };
         self.store.put(self.now_ms, call.client, ticket, Key::new(namespace, key), vec![block]);
         self.count_written(call.name, bytes);
     }

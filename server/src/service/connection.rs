@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use memkv_wire::Status;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::slab::Name;
@@ -37,6 +38,8 @@ pub(super) struct Connection {
     /// Requests that have more to read, in turn.
     pub readers: VecDeque<Name>,
     pub paused: bool,
+    /// What became of the memory that the next Ping names.
+    pub registration: Option<Status>,
 }
 
 impl Connection {
@@ -51,6 +54,7 @@ impl Connection {
             body_bytes: 0,
             readers: VecDeque::new(),
             paused: false,
+            registration: None,
         }
     }
 }
@@ -61,6 +65,20 @@ pub(super) fn client(client_id: &[u8; 16]) -> ClientId {
 }
 
 impl Service {
+    /// Says what became of the memory that the next frame of this connection, a Ping, registers. Whoever drives the
+    /// service holds it; without a word from there no memory can be registered.
+    pub fn registered(&mut self, id: ConnectionId, status: Status) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            connection.registration = Some(status);
+        }
+    }
+
+    pub(super) fn take_registration(&mut self, name: Name) -> Status {
+        let id = self.requests.get(name).map(|open| open.connection);
+        let connection = id.and_then(|id| self.connections.get_mut(id.0));
+        connection.and_then(|connection| connection.registration.take()).unwrap_or(Status::Unsupported)
+    }
+
     /// So many reply frames, of these sizes together, were sent, or will never be.
     pub fn sent(
         &mut self,

@@ -65,9 +65,13 @@ impl Dispatch for Service {
 
     //= MKV-PING-1
     fn ping(&mut self, call: Call, _namespace: &[u8], request: Ping<'_>) {
-        // No transport of this version can register memory. What was never registered is easily forgotten.
+        //= MKV-PING-2
+        // What was never registered is easily forgotten.
         if !request.regions.is_empty() {
-            return self.fail(call.name, Status::Unsupported);
+            match self.take_registration(call.name) {
+                Status::Ok => {}
+                status => return self.fail(call.name, status),
+            }
         }
         let reply = PingReply { echo: request.echo, uptime_ms: self.now_ms - self.started_ms };
         self.finish(call.name, Status::Ok, ResponseWhich::Ping(reply));

@@ -11,7 +11,7 @@ use memkv_wire::{
 };
 
 use super::connection::ConnectionId;
-use super::payload::Inline;
+use super::payload::PieceBytes;
 use super::reads::granted;
 use super::reply::status_of;
 use super::slab::Name;
@@ -35,7 +35,7 @@ pub(super) struct Putting {
     namespace_bytes: usize,
     name_bytes: usize,
     chunks: Vec<Chunk>,
-    fragments: Vec<Inline>,
+    fragments: Vec<PieceBytes>,
     received: u64,
     /// Counted in the budgets.
     held_bytes: usize,
@@ -59,7 +59,7 @@ pub(super) struct Deleting {
 #[derive(Debug)]
 pub struct BodyJob {
     name: Name,
-    fragments: Vec<Inline>,
+    fragments: Vec<PieceBytes>,
     length: usize,
 }
 
@@ -144,9 +144,9 @@ impl Service {
 
     /// Takes one frame's references and bytes, if there is room for them.
     fn gather(&mut self, id: ConnectionId, putting: &mut Putting, request: &PutManifest<'_>) -> Status {
-        let bytes: usize = self.inline.iter().map(|fragment| fragment.bytes.len()).sum();
+        let bytes: usize = self.given.iter().map(|fragment| fragment.bytes.len()).sum();
         // A small fragment holds more memory than it has bytes.
-        let held: usize = self.inline.iter().map(|fragment| fragment.bytes.capacity()).sum();
+        let held: usize = self.given.iter().map(|fragment| fragment.bytes.capacity()).sum();
         let keys: usize = request.chunks.iter().map(|chunk| chunk.key.len() + size_of::<Chunk>()).sum();
         let more = held + keys;
         putting.received += bytes as u64;
@@ -167,7 +167,7 @@ impl Service {
         connection.body_bytes += more;
         self.body_bytes_total += more;
         putting.held_bytes += more;
-        putting.fragments.append(&mut self.inline);
+        putting.fragments.append(&mut self.given);
         for chunk in request.chunks.iter() {
             putting.text.extend_from_slice(chunk.key);
             let checksum = chunk.checksum.map(|checksum| Checksum(*checksum));

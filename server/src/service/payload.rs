@@ -1,60 +1,161 @@
-//! From a frame's payload to checked pieces: heavy byte work, done before the service is locked.
+//! From a frame to checked pieces: heavy byte work, done before the service is locked.
+//!
+//! Bytes come in the frame's payload, or lie in memory that the client shares. The latter are copied into memory of our own
+//! first and verified there, so that nothing the client does afterwards changes what is stored. The bytes of one
+//! frame's pieces are at most a payload's, wherever they are: every bound on payloads bounds the copies too.
 
-use memkv_transport::buf::Buf;
-use memkv_wire::{Piece, PieceWhich, Request, RequestWhich};
+use memkv_transport::buf::{Buf, BufMut};
+use memkv_wire::{List, Piece, PieceWhich, Region, Request, RequestWhich, Status, checksum, limits};
 
 use crate::store::Checksum;
 
-/// The inline bytes of one piece, or of one frame of a body.
+/// Bytes copied at a time: what was just copied is checksummed while it is in the cache.
+const STEP_BYTES: usize = 64 << 10;
+
+/// The bytes of one piece, or of one frame of a body.
 #[derive(Clone, Debug)]
-pub struct Inline {
+pub struct PieceBytes {
     pub bytes: Buf,
     /// That of the bytes.
     pub checksum: Checksum,
-    /// Whether the sender gave the same one, or none.
-    pub holds: bool,
+    /// Why they are not to be used: the sender gave another checksum, or a place that has no bytes.
+    pub refused: Option<Status>,
 }
 
-/// The inline pieces of the request follow one another in the payload, but do not fill it, or overrun it.
+/// The inline pieces of the request follow one another in the payload, but do not fill it, or overrun it; or its pieces
+/// have more bytes than a frame may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the pieces do not add up to the payload")]
 pub struct Uneven;
 
-/// Cuts a payload into the request's pieces and checksums each.
+/// Memory that the client of a connection registered.
+pub trait Regions {
+    /// Copies bytes out of it; what went wrong if it cannot.
+    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<(), Status>;
+}
+
+/// For connections on which no memory can be registered.
+#[derive(Clone, Copy, Debug)]
+pub struct NoRegions;
+
+impl Regions for NoRegions {
+    fn read(&self, _: u32, _: u64, _: &mut [u8]) -> Result<(), Status> {
+        Err(Status::Unsupported)
+    }
+}
+
+/// Cuts a payload into the request's pieces and checksums each. Pieces elsewhere are refused.
+pub fn split(request: &Request<'_>, payload: &Buf, into: &mut Vec<PieceBytes>) -> Result<(), Uneven> {
+    split_with(request, payload, &NoRegions, BufMut::default(), into)
+}
+
+/// How many bytes of the request's pieces lie in regions.
+//= MKV-REG-3
+pub fn region_bytes(request: &Request<'_>, payload: &Buf) -> Result<usize, Uneven> {
+    let Some(pieces) = pieces_of(request) else { return Ok(0) };
+    let lengths = pieces.iter().filter(|piece| matches!(piece.which, PieceWhich::Region(_)));
+    let bytes = lengths.map(|piece| u64::from(piece.length)).sum::<u64>();
+    if bytes + payload.len() as u64 > u64::from(limits::PAYLOAD_SIZE_BYTES_MAX) {
+        return Err(Uneven);
+    }
+    Ok(bytes as usize)
+}
+
+/// As [`split`], with the pieces that lie in regions: they are copied to `copy`, which has [`region_bytes`]; when it is
+/// shorter those that it has no room for are refused.
 //= MKV-VAL-2
 //= MKV-VAL-3
-pub fn split(request: &Request<'_>, payload: &Buf, into: &mut Vec<Inline>) -> Result<(), Uneven> {
+pub fn split_with(
+    request: &Request<'_>,
+    payload: &Buf,
+    regions: &impl Regions,
+    copy: BufMut,
+    into: &mut Vec<PieceBytes>,
+) -> Result<(), Uneven> {
     into.clear();
+    if let Some(pieces) = pieces_of(request) {
+        return cut(pieces, payload, regions, copy, into);
+    }
+    // Whether other requests may have a payload at all is not asked here.
+    if matches!(request.which, RequestWhich::PutManifest(_)) && !payload.is_empty() {
+        let checksum = Checksum::of_block(payload);
+        into.push(PieceBytes { bytes: payload.clone(), checksum, refused: None });
+    }
+    Ok(())
+}
+
+fn pieces_of<'a>(request: &Request<'a>) -> Option<List<'a, Piece<'a>>> {
     match request.which {
-        RequestWhich::Write(write) => cut(write.pieces.iter(), payload, into),
-        RequestWhich::BatchWrite(batch) => cut(batch.pieces.iter(), payload, into),
-        RequestWhich::PutManifest(_) if !payload.is_empty() => {
-            into.push(Inline { bytes: payload.clone(), checksum: Checksum::of_block(payload), holds: true });
-            Ok(())
-        }
-        // Whether others may have a payload at all is not asked here.
-        _ => Ok(()),
+        RequestWhich::Write(write) => Some(write.pieces),
+        RequestWhich::BatchWrite(batch) => Some(batch.pieces),
+        _ => None,
     }
 }
 
 fn cut<'a>(
-    pieces: impl Iterator<Item = Piece<'a>>,
+    pieces: List<'a, Piece<'a>>,
     payload: &Buf,
-    into: &mut Vec<Inline>,
+    regions: &impl Regions,
+    mut copy: BufMut,
+    into: &mut Vec<PieceBytes>,
 ) -> Result<(), Uneven> {
-    let mut at = 0;
-    for piece in pieces {
-        if let PieceWhich::Inline = piece.which {
-            let end = at + piece.length as usize;
-            if end > payload.len() {
-                return Err(Uneven);
+    let (mut at, mut copied) = (0, 0);
+    for piece in pieces.iter() {
+        let length = piece.length as usize;
+        let (bytes, sum) = match piece.which {
+            PieceWhich::Inline => {
+                let end = at + length;
+                if end > payload.len() {
+                    return Err(Uneven);
+                }
+                let bytes = payload.slice(at..end);
+                at = end;
+                let checksum = Checksum::of_block(&bytes);
+                (bytes, Ok(checksum))
             }
-            let bytes = payload.slice(at..end);
-            let checksum = Checksum::of_block(&bytes);
-            let holds = piece.checksum.is_none_or(|declared| *declared == checksum.0);
-            into.push(Inline { bytes, checksum, holds });
-            at = end;
+            PieceWhich::Region(place) => {
+                let room = copy.get_mut(copied..copied + length).ok_or(Status::Unsupported);
+                copied += length;
+                (Buf::default(), room.and_then(|room| fetch(&place, regions, room)))
+            }
+            PieceWhich::Unknown(_) => (Buf::default(), Err(Status::Unsupported)),
+        };
+        let (checksum, refused) = match sum {
+            Ok(sum) if piece.checksum.is_none_or(|declared| *declared == sum.0) => (sum, None),
+            Ok(sum) => (sum, Some(Status::ChecksumMismatch)),
+            Err(status) => (Checksum([0; 16]), Some(status)),
+        };
+        into.push(PieceBytes { bytes, checksum, refused });
+    }
+    // Shared only now: until here it was written.
+    let copy = copy.freeze();
+    let mut copied = 0;
+    for (piece, given) in pieces.iter().zip(into.iter_mut()) {
+        if let PieceWhich::Region(_) = piece.which {
+            let end = copied + piece.length as usize;
+            if given.refused.is_none() {
+                given.bytes = copy.slice(copied..end);
+            }
+            copied = end;
         }
     }
     if at == payload.len() { Ok(()) } else { Err(Uneven) }
+}
+
+/// Copies a piece out of a region; the checksum is that of the copy.
+//= MKV-REG-5
+fn fetch(place: &Region<'_>, regions: &impl Regions, into: &mut [u8]) -> Result<Checksum, Status> {
+    if into.len() <= STEP_BYTES {
+        regions.read(place.id, place.offset, into)?;
+        return Ok(Checksum::of_block(into));
+    }
+    let mut hasher = checksum::BlockHasher::new();
+    let mut offset = place.offset;
+    for step in into.chunks_mut(STEP_BYTES) {
+        regions.read(place.id, offset, step)?;
+        hasher.update(step);
+        // The next step is refused if this goes past the end of all regions.
+        offset = offset.saturating_add(step.len() as u64);
+    }
+    Ok(Checksum(hasher.finish()))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use memkv_transport::buf::Buf;
 use memkv_wire::{
     BatchRead, BatchReadReply, DestinationWhich, GetManifestReply, List, Lookup, LookupReply, Piece,
-    PieceWhich, Read, ReadReply, ReadResult, ResponseWhich, Status, limits,
+    PieceWhich, Read, ReadReply, ReadResult, Region, ResponseWhich, Status, limits,
 };
 use smallvec::SmallVec;
 
@@ -40,6 +40,16 @@ pub struct ReadCommand {
     pub records: Range<usize>,
     /// The bytes of the value that are wanted; they lie in these records' blocks. Empty: only the heads are.
     pub range: Range<u64>,
+    /// Where they are to go; `None`: into the reply.
+    pub landing: Option<Landing>,
+}
+
+/// A place in memory that a client registered, for the first byte of a read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Landing {
+    pub connection: ConnectionId,
+    pub region: u32,
+    pub offset: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -49,6 +59,8 @@ pub struct ReadId(Name);
 #[derive(Clone, Debug)]
 pub struct ReadPiece {
     pub offset: u64,
+    pub length: usize,
+    /// None when they went to their landing.
     pub bytes: Buf,
     /// That of these bytes.
     pub checksum: Checksum,
@@ -71,6 +83,8 @@ pub enum ReadError {
     Device(#[from] IoError),
     #[error("no memory for the bytes")]
     NoMemory,
+    #[error("the client named a place that it did not register")]
+    Landing,
 }
 
 impl ReadError {
@@ -78,7 +92,7 @@ impl ReadError {
         match self {
             ReadError::Corrupt(corrupt) => Verdict::Corrupt(corrupt),
             ReadError::Device(error) => Verdict::Unreadable(error),
-            ReadError::NoMemory => Verdict::Good,
+            ReadError::NoMemory | ReadError::Landing => Verdict::Good,
         }
     }
 
@@ -88,6 +102,8 @@ impl ReadError {
             ReadError::Corrupt(_) => Status::NotFound,
             ReadError::Device(_) => Status::StorageFailed,
             ReadError::NoMemory => Status::Busy,
+            //= MKV-REG-1
+            ReadError::Landing => Status::Invalid,
         }
     }
 }
@@ -141,12 +157,29 @@ struct Body {
     lease_ms: u32,
 }
 
+/// Where a value's bytes go in a region.
+#[derive(Clone, Copy)]
+struct Place {
+    region: u32,
+    /// Of the byte at `from`.
+    offset: u64,
+    from: u64,
+}
+
+impl Place {
+    fn of(&self, byte: u64) -> u64 {
+        // Past the end of every region when it does not fit.
+        self.offset.saturating_add(byte - self.from)
+    }
+}
+
 struct Item {
     key: Range<usize>,
     value: Option<ValueInfo>,
     /// Bytes still to be asked for.
     next: u64,
     end: u64,
+    place: Option<Place>,
     /// Steps under way.
     outstanding: u32,
     ended: bool,
@@ -167,11 +200,20 @@ impl Reading {
         }
     }
 
-    fn add(&mut self, key: &[u8], value: Option<ValueInfo>, range: Range<u64>) -> usize {
+    fn add(
+        &mut self,
+        key: &[u8],
+        value: Option<ValueInfo>,
+        range: Range<u64>,
+        region: Option<Region<'_>>,
+    ) -> usize {
         let start = self.keys.len();
         self.keys.extend_from_slice(key);
         let key = start..self.keys.len();
-        self.items.push(Item { key, value, next: range.start, end: range.end, outstanding: 0, ended: false });
+        let place =
+            region.map(|region| Place { region: region.id, offset: region.offset, from: range.start });
+        let (next, end) = (range.start, range.end);
+        self.items.push(Item { key, value, next, end, place, outstanding: 0, ended: false });
         self.items.len() - 1
     }
 
@@ -213,10 +255,8 @@ fn wanted(offset: u64, length: u64, value: &ValueInfo) -> Option<Range<u64>> {
 impl Service {
     pub(super) fn on_read(&mut self, call: Call, namespace: &[u8], request: Read<'_>) {
         let mut reading = Reading::new(Kind::Read, namespace);
-        if let DestinationWhich::Region(_) | DestinationWhich::Unknown(_) = request.destination.which {
-            return self.fail(call.name, Status::Unsupported);
-        }
-        match self.list_read(&mut reading, namespace, request.key, request.offset, request.length) {
+        let Read { key, offset, length, destination } = request;
+        match self.list_read(&mut reading, namespace, key, (offset, length), destination.which) {
             Status::Ok => self.begin_reading(call.name, reading),
             status => self.fail(call.name, status),
         }
@@ -239,15 +279,8 @@ impl Service {
             let kept: usize = request.items.iter().map(|item| item.key.len() + size_of::<Item>()).sum();
             if self.keep(call.name, kept) {
                 for item in request.items.iter() {
-                    let status = match item.destination.which {
-                        DestinationWhich::Inline => {
-                            self.list_read(&mut reading, namespace, item.key, item.offset, item.length)
-                        }
-                        DestinationWhich::Region(_) | DestinationWhich::Unknown(_) => {
-                            reading.add(item.key, None, 0..0);
-                            Status::Unsupported
-                        }
-                    };
+                    let (asked, destination) = ((item.offset, item.length), item.destination.which);
+                    let status = self.list_read(&mut reading, namespace, item.key, asked, destination);
                     if status != Status::Ok {
                         reading.end(reading.items.len() - 1, status);
                     }
@@ -263,22 +296,30 @@ impl Service {
         reading: &mut Reading,
         namespace: &[u8],
         key: &[u8],
-        offset: u64,
-        length: u64,
+        (offset, length): (u64, u64),
+        destination: DestinationWhich<'_>,
     ) -> Status {
         self.counters.reads += 1;
+        let region = match destination {
+            DestinationWhich::Inline => None,
+            DestinationWhich::Region(region) => Some(region),
+            DestinationWhich::Unknown(_) => {
+                reading.add(key, None, 0..0, None);
+                return Status::Unsupported;
+            }
+        };
         let Some(value) = self.store.exists(self.now_ms, Key::new(namespace, key)) else {
             self.counters.read_misses += 1;
-            reading.add(key, None, 0..0);
+            reading.add(key, None, 0..0, None);
             return Status::NotFound;
         };
         match wanted(offset, length, &value) {
             Some(range) => {
-                reading.add(key, Some(value), range);
+                reading.add(key, Some(value), range, region);
                 Status::Ok
             }
             None => {
-                reading.add(key, Some(value), 0..0);
+                reading.add(key, Some(value), 0..0, None);
                 Status::Invalid
             }
         }
@@ -292,7 +333,7 @@ impl Service {
                 let lease_ms = granted(request.lease_ms);
                 let mut reading =
                     Reading::new(Kind::Lookup { lease_ms, block_checksums: Vec::new() }, namespace);
-                let item = reading.add(request.key, Some(plan.value), 0..0);
+                let item = reading.add(request.key, Some(plan.value), 0..0, None);
                 reading.items[item].outstanding = 1;
                 let records = 0..plan.records.len();
                 self.issue(call.name, item, Arc::new(plan), records, 0..0, 0);
@@ -311,7 +352,7 @@ impl Service {
             self.store.release(self.now_ms, body.plan.pin, Verdict::Good);
         }
         let mut reading = Reading::new(Kind::Manifest(body), &[]);
-        let item = reading.add(&[], Some(value), 0..value.length);
+        let item = reading.add(&[], Some(value), 0..value.length, None);
         reading.items[item].ended = value.length == 0;
         self.begin_reading(name, reading);
     }
@@ -439,9 +480,13 @@ impl Service {
             connection.window_bytes += window_bytes;
         }
         self.window_bytes_total += window_bytes;
+        let landing = match &open.state {
+            State::Read(reading) => reading.landing(connection, item, range.start),
+            _ => None,
+        };
         let flight = ReadInFlight { pin: plan.pin, request: name, connection, item, window_bytes };
         let id = ReadId(self.reads.insert(flight));
-        self.outputs.push_back(Output::Read(ReadCommand { id, plan, records, range }));
+        self.outputs.push_back(Output::Read(ReadCommand { id, plan, records, range, landing }));
     }
 
     /// A read ended.
@@ -497,7 +542,7 @@ impl Service {
                 }
                 for piece in outcome.pieces {
                     reading.ready_bytes += piece.bytes.len();
-                    self.counters.read_bytes += piece.bytes.len() as u64;
+                    self.counters.read_bytes += piece.length as u64;
                     reading.ready.push_back((flight.item as u32, piece));
                 }
                 let more = item.next < item.end && !matches!(reading.kind, Kind::Manifest(_));
@@ -593,9 +638,9 @@ impl Service {
             .map(|(index, piece)| Piece {
                 index: *index,
                 offset: piece.offset,
-                length: piece.bytes.len() as u32,
+                length: piece.length as u32,
                 checksum: Some(&piece.checksum.0),
-                which: PieceWhich::Inline,
+                which: reading.which(*index, piece),
             })
             .collect();
         let count = reading.results.len().min(FRAME_RESULTS_MAX);
@@ -607,7 +652,8 @@ impl Service {
         let last = ending && reading.ready.is_empty() && !more;
         let results: SmallVec<[ReadResult<'_>; 16]> =
             ended.iter().map(|(index, status)| reading.result(*index, *status)).collect();
-        buf.payload.extend(taken.iter().map(|(_, piece)| piece.bytes.clone()));
+        let carried = taken.iter().filter(|(_, piece)| !piece.bytes.is_empty());
+        buf.payload.extend(carried.map(|(_, piece)| piece.bytes.clone()));
         //= MKV-MSG-4
         let status = match reading.results.front() {
             Some((_, status)) if last => *status,
@@ -633,6 +679,22 @@ impl Service {
 }
 
 impl Reading {
+    /// Where the bytes of a step go that begins here.
+    fn landing(&self, connection: ConnectionId, item: usize, byte: u64) -> Option<Landing> {
+        let place = self.items.get(item)?.place?;
+        Some(Landing { connection, region: place.region, offset: place.of(byte) })
+    }
+
+    //= MKV-RD-4
+    fn which(&self, index: u32, piece: &ReadPiece) -> PieceWhich<'static> {
+        match self.items.get(index as usize).and_then(|item| item.place) {
+            Some(place) => {
+                PieceWhich::Region(Region { id: place.region, offset: place.of(piece.offset), mac: None })
+            }
+            None => PieceWhich::Inline,
+        }
+    }
+
     //= MKV-BATCH-4
     fn result(&self, index: u32, status: Status) -> ReadResult<'_> {
         let value = self.items.get(index as usize).and_then(|item| item.value.as_ref());

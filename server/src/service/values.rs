@@ -2,11 +2,11 @@
 
 use memkv_wire::{
     Allocate, AllocateReply, Commit, CommitReply, Delete, DeleteReply, Exists, ExistsReply, List, Piece,
-    PieceWhich, ResponseWhich, Status, Write, WriteReply, limits,
+    ResponseWhich, Status, Write, WriteReply, limits,
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use super::payload::Inline;
+use super::payload::PieceBytes;
 use super::reply::status_of;
 use super::slab::Name;
 use super::{Call, Service, State, What};
@@ -264,20 +264,11 @@ impl Service {
         if !begun && !self.begin_write(call, namespace, &request) {
             return;
         }
-        let mut inline = std::mem::take(&mut self.inline);
-        let mut pieces = inline.drain(..);
-        for piece in request.pieces.iter() {
-            let bytes = match piece.which {
-                PieceWhich::Inline => pieces.next(),
-                PieceWhich::Region(_) | PieceWhich::Unknown(_) => None,
-            };
-            match bytes {
-                Some(bytes) => self.write_piece(call, Key::new(namespace, request.key), &piece, bytes),
-                None => self.fail(call.name, Status::Unsupported),
-            }
+        let mut given = std::mem::take(&mut self.given);
+        for (piece, given) in request.pieces.iter().zip(given.drain(..)) {
+            self.write_piece(call, Key::new(namespace, request.key), &piece, given);
         }
-        drop(pieces);
-        self.inline = inline;
+        self.given = given;
     }
 
     fn begin_write(&mut self, call: Call, namespace: &[u8], request: &Write<'_>) -> bool {
@@ -309,23 +300,23 @@ impl Service {
         true
     }
 
-    fn write_piece(&mut self, call: Call, key: Key<'_>, piece: &Piece<'_>, inline: Inline) {
+    fn write_piece(&mut self, call: Call, key: Key<'_>, piece: &Piece<'_>, given: PieceBytes) {
         let Some(open) = self.requests.get_mut(call.name).filter(|open| open.fault.is_none()) else { return };
         let State::Write(writing) = &mut open.state else { return };
-        if !inline.holds {
+        if let Some(status) = given.refused {
             //= MKV-VAL-3
-            self.counters.checksum_mismatches += 1;
-            return self.fail(call.name, Status::ChecksumMismatch);
+            self.counters.checksum_mismatches += u64::from(status == Status::ChecksumMismatch);
+            return self.fail(call.name, status);
         }
-        if piece.index != 0 || !writing.cover.add(piece, inline.checksum) {
+        if piece.index != 0 || !writing.cover.add(piece, given.checksum) {
             return self.fail(call.name, Status::Invalid);
         }
-        let bytes = inline.bytes.len();
-        let block = Block { bytes: inline.bytes, checksum: inline.checksum };
+        let bytes = given.bytes.len();
+        let block = Block { bytes: given.bytes, checksum: given.checksum };
         match writing.target {
             Target::Single => {
                 //= MKV-WR-6
-                let checksum = Checksum::of_blocks([&inline.checksum]);
+                let checksum = Checksum::of_blocks([&given.checksum]);
                 if writing.declared.is_some_and(|declared| declared != checksum) {
                     self.counters.checksum_mismatches += 1;
                     return self.fail(call.name, Status::ChecksumMismatch);

@@ -9,17 +9,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use memkv_transport::buf::{Buf, BufMut};
 use memkv_transport::error::TransportError;
+use memkv_transport::local::{self, Socket};
+use memkv_transport::net::{Reader, Writer};
 use memkv_transport::session::{ClientInfo, ServerTerms, SetupGate};
 use memkv_transport::stream::{Outgoing, PushError};
-use memkv_transport::tcp::{self, Reader, Writer};
+use memkv_transport::tcp;
 use memkv_wire::mac::KeyRing;
-use memkv_wire::{DecodeError, Message, Request};
+use memkv_wire::{DecodeError, Message, Request, RequestWhich};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shell;
 use super::link::Link;
+use super::regions::Regions;
 use crate::service::{ConnectionId, Frame, payload};
 
 /// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
@@ -28,8 +32,20 @@ pub const STALL_MAX: Duration = Duration::from_secs(60);
 /// What every connection of a server shares.
 pub struct Door {
     pub keys: KeyRing,
+    /// For peers on other hosts.
     pub terms: ServerTerms,
+    /// For peers on this host: with the path of the local socket, if there is one.
+    pub terms_here: ServerTerms,
     pub gate: SetupGate,
+}
+
+impl Door {
+    //= MKV-CONN-11
+    fn terms_for(&self, stream: &TcpStream, peer: SocketAddr) -> &ServerTerms {
+        let ip = peer.ip().to_canonical();
+        let own = stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == ip);
+        if ip.is_loopback() || own { &self.terms_here } else { &self.terms }
+    }
 }
 
 /// Why a connection ended, other than by the peer's leave.
@@ -57,20 +73,56 @@ impl From<PushError> for ConnectionError {
 
 /// Serves one peer until it leaves.
 pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
-    let pool = shell.received.clone();
-    let (reader, writer, client) = match tcp::accept(stream, &door.keys, &door.terms, &door.gate, pool).await
-    {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
-            tracing::info!(%peer, %error, "a connection was not set up");
-            return;
+    let (pool, terms) = (shell.received.clone(), door.terms_for(&stream, peer));
+    match tcp::accept(stream, &door.keys, terms, &door.gate, pool).await {
+        Ok((reader, writer, client)) => {
+            serve_accepted(shell, Regions::over(None), (reader, writer, client), Peer::Tcp(peer)).await;
         }
-    };
+        Err(error) => refuse(&shell, &Peer::Tcp(peer), &error),
+    }
+}
+
+/// Serves one peer on the local socket until it leaves.
+pub async fn serve_local(shell: Arc<Shell>, door: Arc<Door>, socket: Socket) {
+    let pool = shell.received.clone();
+    match local::accept(socket, &door.keys, &door.terms_here, &door.gate, pool).await {
+        Ok((reader, writer, client, files)) => {
+            serve_accepted(shell, Regions::over(Some(files)), (reader, writer, client), Peer::Local).await;
+        }
+        Err(error) => refuse(&shell, &Peer::Local, &error),
+    }
+}
+
+/// Who is at the other end, for logs.
+enum Peer {
+    Tcp(SocketAddr),
+    Local,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Local => f.write_str("local"),
+        }
+    }
+}
+
+fn refuse(shell: &Shell, peer: &Peer, error: &TransportError) {
+    shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
+    tracing::info!(%peer, %error, "a connection was not set up");
+}
+
+async fn serve_accepted(
+    shell: Arc<Shell>,
+    regions: Regions,
+    (reader, writer, client): (Reader, Writer, ClientInfo),
+    peer: Peer,
+) {
     let id = shell.with_service(|service, now_ms| service.connected(now_ms, &client.client_id));
-    let link = Arc::new(Link::default());
+    let link = Arc::new(Link::new(regions));
     shell.links.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&link));
-    log_begin(&client, peer);
+    log_begin(&client, &peer);
     let sending = tokio::spawn(send(Arc::clone(&shell), Arc::clone(&link), id, writer));
     let outcome = receive(&shell, &link, id, reader).await;
     match &outcome {
@@ -92,7 +144,7 @@ pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, stream: TcpStream, peer: 
     }
 }
 
-fn log_begin(client: &ClientInfo, peer: SocketAddr) {
+fn log_begin(client: &ClientInfo, peer: &Peer) {
     tracing::debug!(
         %peer,
         client = %client.client_name,
@@ -131,22 +183,52 @@ async fn receive(
         let message = Message::new(frame.control)?;
         let request = Request::decode(&message)?;
         let payload = frame.payload.unwrap_or_default();
-        let split = payload::split(&request, &payload, &mut pieces).is_ok();
+        let cut = tokio::select! {
+            biased;
+            () = link.ended() => return Ok(()),
+            cut = cut(shell, link, &request, &payload, &mut pieces) => cut?,
+        };
+        let registered = match request.which {
+            RequestWhich::Ping(ping) if !ping.regions.is_empty() || !ping.released.is_empty() => {
+                Some(link.regions.register(&shell.mapped, &ping).await)
+            }
+            _ => None,
+        };
         let input = Frame {
             request_id: frame.request_id,
             last: frame.last,
             request: &request,
             payload_bytes: payload.len(),
-            pieces: split.then_some(&mut pieces),
+            pieces: cut.is_ok().then_some(&mut pieces),
         };
         let received_bytes = (frame.control.len() + payload.len()) as u64;
         drop(payload);
         shell.with_service(|service, now_ms| {
             service.counters_mut().bytes_received += received_bytes;
+            if let Some(status) = registered {
+                service.registered(id, status);
+            }
             service.frame(now_ms, id, input);
         });
     }
     Ok(())
+}
+
+/// Cuts a frame's bytes into pieces, after copying those that the client shares. While there is no memory for the copy the
+/// peer waits.
+async fn cut(
+    shell: &Shell,
+    link: &Link,
+    request: &Request<'_>,
+    payload: &Buf,
+    pieces: &mut Vec<payload::PieceBytes>,
+) -> Result<Result<(), payload::Uneven>, TransportError> {
+    let copy = match payload::region_bytes(request, payload) {
+        Ok(0) => BufMut::default(),
+        Ok(size_bytes) => shell.received.take(size_bytes).await?,
+        Err(uneven) => return Ok(Err(uneven)),
+    };
+    Ok(payload::split_with(request, payload, &link.regions, copy, pieces))
 }
 
 /// Sends what the link has until it ends.

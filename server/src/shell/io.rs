@@ -7,7 +7,7 @@ use memkv_transport::buf::{Buf, BufMut};
 
 use super::{Ended, Shell};
 use crate::read::{self, Source};
-use crate::service::{BodyJob, ReadCommand};
+use crate::service::{BodyJob, ReadCommand, ReadError, ReadOutcome};
 use crate::store::{Command, IoError, Op};
 
 /// Jobs that one thread takes at a time.
@@ -87,12 +87,28 @@ impl Shell {
     pub(super) fn execute(&self, job: Job) -> Ended {
         match job {
             Job::Device(command) => Ended::Device(command.id, self.drives.execute(&command)),
-            Job::Read(command) => {
-                let id = command.id;
-                Ended::Read(id, read::execute(&command, &mut DeviceSource(self)))
-            }
+            Job::Read(command) => Ended::Read(command.id, self.read(&command)),
             Job::Body(job) => Ended::Body(job.join()),
         }
+    }
+
+    /// Reads, verifies, and puts the bytes where they are wanted.
+    fn read(&self, command: &ReadCommand) -> Result<ReadOutcome, ReadError> {
+        let Some(landing) = command.landing else {
+            return read::execute(command, &mut DeviceSource(self));
+        };
+        // Asked first: a device is not read for a place that is not there.
+        let link = self.link(landing.connection).ok_or(ReadError::Landing)?;
+        let region = link.regions.find(landing.region).ok_or(ReadError::Landing)?;
+        let length = command.range.end.saturating_sub(command.range.start) as usize;
+        region.check(landing.offset, length).map_err(|_| ReadError::Landing)?;
+        let mut outcome = read::execute(command, &mut DeviceSource(self))?;
+        for piece in &mut outcome.pieces {
+            let bytes = std::mem::take(&mut piece.bytes);
+            let offset = landing.offset + (piece.offset - command.range.start);
+            region.write(offset, &bytes).map_err(|_| ReadError::Landing)?;
+        }
+        Ok(outcome)
     }
 }
 

@@ -6,8 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use memkv_transport::stream::Outgoing;
 use tokio::sync::Notify;
 
+use super::regions::Regions;
+
 #[derive(Default)]
 pub(super) struct Link {
+    /// The memory that the peer registered.
+    pub regions: Regions,
     state: Mutex<State>,
     /// For whoever sends.
     to_send: Notify,
@@ -34,6 +38,10 @@ pub(super) enum End {
 }
 
 impl Link {
+    pub fn new(regions: Regions) -> Link {
+        Link { regions, ..Link::default() }
+    }
+
     pub fn push(&self, frame: Outgoing) {
         self.lock().frames.push_back(frame);
         self.to_send.notify_one();

@@ -27,7 +27,6 @@ mod config;
 mod counters;
 mod durability;
 mod format;
-pub mod inspect;
 mod journal;
 mod leases;
 mod manifest;

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use memkv_transport::buf::{Buf, BufPool};
+use memkv_transport::local;
+use memkv_transport::net::WriteHalf;
 use memkv_transport::session::ClientTerms;
+use memkv_transport::shared::{Region as Memory, SharedMemory};
 use memkv_transport::stream::Outgoing;
 use memkv_transport::tcp::{self, Reader, Writer};
 use memkv_wire::mac::Key;
@@ -20,6 +24,14 @@ pub const BLOCK: usize = 1 << 20;
 pub enum Mode {
     File,
     Memory,
+}
+
+/// How a client and a server are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    Tcp,
+    /// A Unix socket; values go through shared memory.
+    Local,
 }
 
 /// A running server; killed when dropped.
@@ -145,7 +157,12 @@ pub struct Client {
     pub writer: Writer,
     next_id: u32,
     pub namespace: Vec<u8>,
+    /// Registered as region 1: what is written is put at its beginning, what is read at [`READ_OFFSET`].
+    pub memory: Option<Memory>,
 }
+
+pub const MEMORY_BYTES: usize = 32 << 20;
+pub const READ_OFFSET: u64 = 16 << 20;
 
 impl Client {
     pub async fn connect(address: &str, client_id: u8) -> Client {
@@ -160,7 +177,42 @@ impl Client {
         let key = Key::from_hex(key).unwrap();
         let terms = ClientTerms::new([client_id; 16], "test");
         let (reader, writer, _) = tcp::connect(address, &key, &terms, BufPool::new(64 << 20)).await?;
-        Ok(Client { reader, writer, next_id: 0, namespace: b"test".to_vec() })
+        Ok(Client { reader, writer, next_id: 0, namespace: b"test".to_vec(), memory: None })
+    }
+
+    /// A connection over the local socket that the server names, without shared memory.
+    pub async fn connect_local(address: &str, client_id: u8) -> Client {
+        let (key, pool) = (Key::from_hex(KEY).unwrap(), BufPool::new(64 << 20));
+        let terms = ClientTerms::new([client_id; 16], "test");
+        let (_reader, _writer, info) = tcp::connect(address, &key, &terms, pool.clone()).await.unwrap();
+        let connected = local::connect(&info.local_path, &key, &terms, pool).await;
+        let (reader, writer, local_info) = connected.unwrap();
+        assert_eq!(local_info, info, "the same server");
+        Client { reader, writer, next_id: 0, namespace: b"test".to_vec(), memory: None }
+    }
+
+    /// A connection of this kind.
+    pub async fn connect_over(wire: Wire, address: &str, client_id: u8) -> Client {
+        if wire == Wire::Tcp {
+            return Client::connect(address, client_id).await;
+        }
+        let mut client = Client::connect_local(address, client_id).await;
+        let memory = SharedMemory::create(MEMORY_BYTES).unwrap();
+        let file = || memory.as_fd().try_clone_to_owned().unwrap();
+        assert_eq!(client.register(&[(1, MEMORY_BYTES as u64)], vec![file()]).await, Status::Ok);
+        client.memory = Some(Memory::open(file(), MEMORY_BYTES as u64).unwrap());
+        client
+    }
+
+    /// Registers memory: ids and lengths, and the files that are sent.
+    pub async fn register(&mut self, regions: &[(u32, u64)], files: Vec<OwnedFd>) -> Status {
+        let WriteHalf::Local(half) = self.writer.io_mut() else { panic!("a local connection") };
+        half.attach(files);
+        let which = RegionDescriptorWhich::SharedMemory;
+        let regions: Vec<_> =
+            regions.iter().map(|&(id, length)| RegionDescriptor { id, length, which }).collect();
+        let ping = Ping { echo: 1, regions: List::from(&regions), ..Default::default() };
+        self.call(RequestWhich::Ping(ping), &[]).await[0].status()
     }
 
     pub fn next_id(&mut self) -> u32 {
@@ -233,7 +285,14 @@ impl Client {
         let checksum = checksum(value);
         let blocks = value.len().div_ceil(BLOCK);
         for (block, bytes) in value.chunks(BLOCK).enumerate() {
-            let pieces = [piece(0, block, bytes.len(), &sums[block])];
+            let mut pieces = [piece(0, block, bytes.len(), &sums[block])];
+            let mut payload = bytes;
+            if let Some(memory) = &self.memory {
+                memory.write((block * BLOCK) as u64, bytes).unwrap();
+                let offset = (block * BLOCK) as u64;
+                pieces[0].which = PieceWhich::Region(Region { id: 1, offset, mac: None });
+                payload = &[];
+            }
             let which = RequestWhich::Write(Write {
                 key,
                 length: value.len() as u64,
@@ -241,19 +300,34 @@ impl Client {
                 allocation: 0,
                 pieces: List::from(&pieces),
             });
-            self.send(request_id, block + 1 == blocks, which, bytes).await;
+            self.send(request_id, block + 1 == blocks, which, payload).await;
         }
         let frames = self.finish(request_id).await.expect("the connection stays");
         frames.last().unwrap().status()
     }
 
     pub async fn read(&mut self, key: &[u8], offset: u64, length: u64) -> Result<Vec<u8>, Status> {
-        let which = RequestWhich::Read(Read { key, offset, length, destination: Destination::default() });
+        let mut destination = Destination::default();
+        if self.memory.is_some() {
+            let region = Region { id: 1, offset: READ_OFFSET, mac: None };
+            destination.which = DestinationWhich::Region(region);
+        }
+        let which = RequestWhich::Read(Read { key, offset, length, destination });
         let frames = self.call(which, &[]).await;
         let mut parts = BTreeMap::new();
         for frame in &frames {
             frame.with(|response| {
-                if let ResponseWhich::Read(reply) = response.which {
+                if let (ResponseWhich::Read(reply), Some(memory)) = (response.which, &self.memory) {
+                    assert!(frame.payload.is_empty());
+                    for piece in reply.pieces.iter() {
+                        let PieceWhich::Region(place) = piece.which else { panic!("not in the region") };
+                        assert_eq!(place.offset, READ_OFFSET + piece.offset - offset);
+                        let mut bytes = vec![0; piece.length as usize];
+                        memory.read(place.offset, &mut bytes).unwrap();
+                        assert_eq!(piece.checksum, Some(&memkv_wire::checksum::block(&bytes)));
+                        assert!(parts.insert(piece.offset, bytes).is_none());
+                    }
+                } else if let ResponseWhich::Read(reply) = response.which {
                     collect(reply.pieces, &frame.payload, |_, offset, bytes| {
                         assert!(parts.insert(offset, bytes).is_none());
                     });
