@@ -1,7 +1,10 @@
 //! The `memkv` command line: what each subcommand takes, and its exit code.
 //!
 //! What a person or a script needs goes to standard output; log lines and errors go to standard error.
-//! Exit codes: 0 done, 1 failed (one line says why and what to do), 2 the command line itself is wrong.
+//! Exit codes: 0 done, 1 failed (one line says why and what to do), 2 the command line itself is wrong. Of `drive check` and
+//! `drive scrub`, which are for scripts: 0 nothing found, 1 damage found, 2 it could not be looked for.
+
+mod setup;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -25,6 +28,8 @@ struct Cli {
 enum Command {
     /// Run a server. With no configuration at all: file mode in a data directory, on 127.0.0.1:9900.
     Start(StartArgs),
+    /// Make whole drives one store, for direct mode, and print a configuration for it.
+    Setup(setup::Args),
     /// Make a new shared key and print it.
     Keygen,
     /// Work with configuration files.
@@ -71,6 +76,8 @@ enum CliError {
     Start(#[from] StartError),
     #[error(transparent)]
     Key(#[from] keys::KeyError),
+    #[error(transparent)]
+    Setup(#[from] setup::SetupCommandError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -79,6 +86,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Start(args) => start(args),
+        Command::Setup(args) => setup::run(args).map_err(CliError::Setup),
         Command::Keygen => keygen(),
         Command::Config(ConfigCommand::Check { file }) => config_check(file),
     };

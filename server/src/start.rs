@@ -23,7 +23,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use self::local::Local;
-pub use self::storage::StorageError;
+pub use self::storage::{STORE, StorageError, format_options};
+#[cfg(target_os = "linux")]
+pub use self::storage::{is_in_use, open_drive};
 use crate::banner::{Banner, library_directory};
 use crate::config::{KeySource, Settings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};

@@ -166,13 +166,14 @@ fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> R
     Ok(Storage { store, drives: Drives::new(devices, names, false, threads) })
 }
 
-/// The kernel takes down what a killed process had in flight some time after its end; until then its drives are in use.
+/// Opens a drive for this process alone. The kernel takes down what a killed process had in flight some time after its end, and
+/// until then its drives are in use.
 #[cfg(target_os = "linux")]
-fn open_drive(path: &Path) -> io::Result<crate::io::UringDevice> {
+pub fn open_drive(path: &Path) -> io::Result<crate::io::UringDevice> {
     use crate::io::{Mode, UringDevice};
 
     const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-    const ATTEMPTS: u32 = 40;
+    const ATTEMPTS: u32 = 20;
     let mut result = UringDevice::open(path, Mode::Direct);
     for _ in 1..ATTEMPTS {
         match &result {
@@ -184,8 +185,9 @@ fn open_drive(path: &Path) -> io::Result<crate::io::UringDevice> {
     result
 }
 
+/// Someone else has it open exclusively.
 #[cfg(target_os = "linux")]
-fn is_in_use(error: &io::Error) -> bool {
+pub fn is_in_use(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock)
 }
 

@@ -27,6 +27,7 @@ mod config;
 mod counters;
 mod durability;
 mod format;
+pub mod inspect;
 mod journal;
 mod leases;
 mod manifest;

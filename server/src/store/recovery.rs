@@ -20,7 +20,7 @@ use crate::store::space::extents_that_fit;
 use replay::Replay;
 
 /// The fewest extents a device may have.
-const EXTENTS_MIN: u64 = 8;
+pub(super) const EXTENTS_MIN: u64 = 8;
 /// That of a store which was never opened.
 pub(super) const GENERATION_FIRST: u64 = 1;
 /// Extent and record numbers of one generation, at most; the generation makes up the rest.
