@@ -16,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::case::{Outcome, Stop};
 use crate::ticket::{Errand, Target, Ticket};
-use crate::{abi, wire_server};
+use crate::{abi, wire_client, wire_server};
 
 /// The hidden command line argument of a child.
 pub const ARGUMENT: &str = "child";
@@ -222,5 +222,6 @@ fn run_case(ticket: &Ticket) -> Outcome {
     match &ticket.target {
         Target::Abi(target) => abi::run_case(ticket, target),
         Target::WireServer(target) => wire_server::run_case(ticket, target),
+        Target::WireClient(target) => wire_client::run_case(ticket, target),
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use memkv_conformance::case::Entry;
 use memkv_conformance::known::{KnownError, KnownFailures};
-use memkv_conformance::reference::{Flaw, Reference};
+use memkv_conformance::reference::{Behaviour, Flaw, Quirk, Reference};
 use memkv_conformance::report::Report;
-use memkv_conformance::ticket::{AbiTarget, Target, WireServerTarget};
-use memkv_conformance::{abi, child, glob, junit, runner, wire_server};
+use memkv_conformance::ticket::{AbiTarget, Target, WireClientTarget, WireServerTarget};
+use memkv_conformance::{abi, child, glob, junit, reference_client, runner, wire_client, wire_server};
 use memkv_wire::mac::Key;
 
 /// Conformance suites for kv_store_v1 backends, MemKV servers and MemKV clients.
@@ -34,6 +34,13 @@ enum Command {
     ///
     /// The shared key is taken from MEMKV_AUTH_KEY, 64 hexadecimal digits. Writes into namespaces of its own.
     WireServer(Box<WireServerArguments>),
+    /// Test a client: a command that does what it is told, line by line, and speaks the protocol to a server.
+    ///
+    /// The server is the reference server, started for every case anew, and as wrong as the case wants it. What the
+    /// command is told and answers is in conformance/wire_client.md.
+    WireClient(Box<WireClientArguments>),
+    /// Run the reference client: a driver for the client suite, right or with one flaw.
+    ReferenceClient(ReferenceClientArguments),
     /// Run the reference server: everything in memory, on one address, right or with one flaw.
     ///
     /// The shared key is taken from MEMKV_AUTH_KEY. Prints `listening on HOST:PORT`. Not for production.
@@ -74,6 +81,25 @@ struct WireServerArguments {
 }
 
 #[derive(Args)]
+struct WireClientArguments {
+    /// Runs the client's driver. Run by sh, many times over, with what it needs in its environment.
+    #[arg(required_unless_present = "list")]
+    command: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct ReferenceClientArguments {
+    /// Make this one mistake.
+    #[arg(long, value_name = "FLAW")]
+    flaw: Option<String>,
+    /// List the flaws.
+    #[arg(long)]
+    list_flaws: bool,
+}
+
+#[derive(Args)]
 struct ReferenceArguments {
     /// Where to listen; port 0 lets the system choose.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
@@ -81,9 +107,15 @@ struct ReferenceArguments {
     /// Make this one mistake.
     #[arg(long, value_name = "FLAW")]
     flaw: Option<String>,
+    /// Have this one unusual habit, which is allowed.
+    #[arg(long, value_name = "QUIRK")]
+    quirk: Option<String>,
     /// List the flaws.
     #[arg(long)]
     list_flaws: bool,
+    /// List the quirks.
+    #[arg(long)]
+    list_quirks: bool,
 }
 
 #[derive(Args)]
@@ -140,6 +172,12 @@ enum RunError {
     Key(#[from] memkv_wire::mac::KeyError),
     #[error("there is no flaw {0}: see --list-flaws")]
     Flaw(String),
+    #[error("there is no flaw {0}: see reference-client --list-flaws")]
+    ClientFlaw(String),
+    #[error("the driver cannot be run: {0}")]
+    Driver(reference_client::DriverError),
+    #[error("there is no quirk {0}: see --list-quirks")]
+    Quirk(String),
     #[error("cannot listen: {0}")]
     Listen(std::io::Error),
 }
@@ -149,7 +187,9 @@ fn main() -> ExitCode {
         Command::Child => return child::main(),
         Command::Abi(arguments) => run_abi(*arguments),
         Command::WireServer(arguments) => run_wire_server(*arguments),
+        Command::WireClient(arguments) => run_wire_client(*arguments),
         Command::Reference(arguments) => run_reference(&arguments),
+        Command::ReferenceClient(arguments) => run_reference_client(&arguments),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -185,16 +225,50 @@ fn run_wire_server(arguments: WireServerArguments) -> Result<bool, RunError> {
     run_suite(Target::WireServer(WireServerTarget { address, key, restart_command }), &cases, &common)
 }
 
+fn run_wire_client(arguments: WireClientArguments) -> Result<bool, RunError> {
+    let WireClientArguments { command, common } = arguments;
+    let cases = wire_client::cases();
+    if common.list {
+        return list(&cases, &common);
+    }
+    let command = command.ok_or(RunError::NoTarget)?;
+    run_suite(Target::WireClient(WireClientTarget { command }), &cases, &common)
+}
+
+fn run_reference_client(arguments: &ReferenceClientArguments) -> Result<bool, RunError> {
+    if arguments.list_flaws {
+        reference_client::Flaw::ALL.iter().for_each(|flaw| println!("{}", flaw.name()));
+        return Ok(true);
+    }
+    let flaw = match &arguments.flaw {
+        Some(name) => {
+            Some(reference_client::Flaw::from_name(name).ok_or_else(|| RunError::ClientFlaw(name.clone()))?)
+        }
+        None => None,
+    };
+    reference_client::run(flaw).map_err(RunError::Driver)?;
+    Ok(true)
+}
+
 fn run_reference(arguments: &ReferenceArguments) -> Result<bool, RunError> {
     if arguments.list_flaws {
         Flaw::ALL.iter().for_each(|flaw| println!("{}", flaw.name()));
+        return Ok(true);
+    }
+    if arguments.list_quirks {
+        Quirk::ALL.iter().for_each(|quirk| println!("{}", quirk.name()));
         return Ok(true);
     }
     let flaw = match &arguments.flaw {
         Some(name) => Some(Flaw::from_name(name).ok_or_else(|| RunError::Flaw(name.clone()))?),
         None => None,
     };
-    let reference = Reference::bind(&arguments.listen, shared_key()?, flaw).map_err(RunError::Listen)?;
+    let quirk = match &arguments.quirk {
+        Some(name) => Some(Quirk::from_name(name).ok_or_else(|| RunError::Quirk(name.clone()))?),
+        None => None,
+    };
+    let reference = Reference::bind(&arguments.listen, shared_key()?, Behaviour { flaw, quirk })
+        .map_err(RunError::Listen)?;
     println!("listening on {}", reference.address().map_err(RunError::Listen)?);
     reference.serve();
     Ok(true)

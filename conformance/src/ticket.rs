@@ -30,6 +30,7 @@ pub enum Errand {
 pub enum Target {
     Abi(AbiTarget),
     WireServer(WireServerTarget),
+    WireClient(WireClientTarget),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,11 +53,18 @@ pub struct WireServerTarget {
     pub restart_command: Option<String>,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WireClientTarget {
+    /// Runs the client's driver. Run by sh.
+    pub command: String,
+}
+
 impl Target {
     pub fn suite(&self) -> &'static str {
         match self {
             Target::Abi(_) => "abi",
             Target::WireServer(_) => "wire-server",
+            Target::WireClient(_) => "wire-client",
         }
     }
 
@@ -65,6 +73,7 @@ impl Target {
         match self {
             Target::Abi(abi) => format!("{} {}", abi.library.display(), abi.uri),
             Target::WireServer(server) => server.address.clone(),
+            Target::WireClient(client) => client.command.clone(),
         }
     }
 }

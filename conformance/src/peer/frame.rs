@@ -88,10 +88,16 @@ pub enum ReadError {
     TooLong,
 }
 
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> ReadError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ReadError::TimedOut,
+            // An end in the middle, a reset and any other trouble: nothing more comes.
+            _ => ReadError::Closed,
+        }
+    }
+}
+
 fn read_exact(stream: &mut impl Read, bytes: &mut [u8]) -> Result<(), ReadError> {
-    stream.read_exact(bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ReadError::TimedOut,
-        // An end in the middle, a reset and any other trouble: nothing more comes.
-        _ => ReadError::Closed,
-    })
+    Ok(stream.read_exact(bytes)?)
 }

@@ -1,68 +1,85 @@
-//! One connection of the reference server: set-up, frames in, frames out.
+//! One connection of the reference server: the frames that come in, and what is done about them.
+//!
+//! Set-up is in [`super::setup`], what goes out in [`super::replies`].
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use memkv_wire::control::{ControlBuf, Message};
-use memkv_wire::frame::{HELLO_SIZE_BYTES_MAX, Kind, MAGIC, VERSION};
-use memkv_wire::limits::{LEASE_MS_DEFAULT, REQUESTS_IN_FLIGHT_MAX, SETUP_TIMEOUT_MS};
-use memkv_wire::mac::{BulkAlgorithm, BulkKey, ControlMac, Direction, Key, KeyId, Schedule};
+use memkv_wire::control::Message;
+use memkv_wire::frame::{Kind, MAGIC, VERSION};
+use memkv_wire::limits::REQUESTS_IN_FLIGHT_MAX;
+use memkv_wire::mac::{BulkKey, ControlMac};
 use memkv_wire::*;
 
-use super::Shared;
 use super::flaw::Flaw;
+use super::manifests::put_reply;
 use super::operations::{self, Out, Part};
-use crate::peer::frame::Frame;
+use super::quirk::Quirk;
+use super::{Shared, lock, setup};
+use crate::peer::frame::{Frame, ReadError};
 
-/// What a client did, for whoever judges it.
+/// How long the last of several requests may follow the one before, for [`Quirk::LastFirst`].
+const MORE_REQUESTS: Duration = Duration::from_millis(100);
+
+/// What happened on a connection, for whoever judges a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A connection came.
-    Came { connection: u64 },
+    /// A Connect came whose MAC held.
+    Connect { connection: u64, hello: Hello },
     /// It was confirmed: the client took the reply to Connect.
     Confirmed { connection: u64 },
     /// A request came, whole.
     Request { connection: u64, operation: Option<Operation> },
     /// The client broke the protocol.
     Broke { connection: u64, how: &'static str },
+    /// This server broke the protocol, as it was told to.
+    Misbehaved { connection: u64 },
     /// The client ended the connection.
     Ended { connection: u64 },
 }
 
+/// What a Connect said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    pub nonce: [u8; 32],
+    pub client_id: [u8; 16],
+    pub version: u8,
+    pub bulk_macs: Vec<u16>,
+}
+
 /// The connection is over; the reason was recorded.
-struct Over;
+pub struct Over;
 
 /// One direction's keys and its next sequence number.
-struct Way {
-    mac: ControlMac,
-    bulk: BulkKey,
-    sequence: u64,
+pub struct Way {
+    pub mac: ControlMac,
+    pub bulk: BulkKey,
+    pub sequence: u64,
 }
 
 /// A frame of a message that has not ended: its control message and its payload.
-type Received = (Vec<u8>, Vec<u8>);
+pub type Received = (Vec<u8>, Vec<u8>);
 
-struct Connection<'s> {
-    shared: &'s Shared,
-    number: u64,
-    stream: TcpStream,
-    key_id: u32,
-    client: [u8; 16],
-    back: Way,
-    out: Way,
-    open: HashMap<u32, Vec<Received>>,
+pub struct Connection<'s> {
+    pub shared: &'s Shared,
+    pub number: u64,
+    pub stream: TcpStream,
+    pub key_id: u32,
+    pub client: [u8; 16],
+    pub back: Way,
+    pub out: Way,
+    pub open: HashMap<u32, Vec<Received>>,
+    /// Answers that wait for more requests to come.
+    pub held: Vec<(u32, Out)>,
 }
 
 /// The whole life of a connection.
 pub fn run(shared: &Shared, number: u64, stream: TcpStream) {
-    shared.record(Event::Came { connection: number });
     // Without these a peer only waits longer.
     let _ = stream.set_nodelay(true);
     let closing = stream.try_clone();
-    if let Ok(mut connection) = set_up(shared, number, stream) {
+    if let Ok(mut connection) = setup::set_up(shared, number, stream) {
         shared.record(Event::Confirmed { connection: number });
         while connection.frame().is_ok() {}
     }
@@ -70,183 +87,16 @@ pub fn run(shared: &Shared, number: u64, stream: TcpStream) {
     let _ = closing.map(|stream| stream.shutdown(Shutdown::Both));
 }
 
-// ---------------------------------------------------------------- set-up
-
-fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Connection<'_>, Over> {
-    let broke = |how| {
-        shared.record(Event::Broke { connection: number, how });
-        Over
-    };
-    if shared.flaw != Some(Flaw::SetupForEver) {
-        let timeout = Duration::from_millis(u64::from(SETUP_TIMEOUT_MS));
-        stream.set_read_timeout(Some(timeout)).map_err(|_| Over)?;
-    }
-    let frame = read_hello(&mut stream).map_err(|_| broke("no Connect"))?;
-    let key = signer(shared, &frame).ok_or_else(|| broke("the MAC of Connect"))?;
-    let header = &frame.header;
-    let plain = header.kind() == Kind::Hello && header.sequence.get() == 0 && header.credits.get() == 0;
-    if !plain || header.magic.get() != MAGIC || !frame.payload.is_empty() {
-        return Err(broke("the header of Connect"));
-    }
-    let message = Message::new(&frame.control).map_err(|_| broke("the message of Connect"))?;
-    let request = Request::decode(&message).map_err(|_| broke("the message of Connect"))?;
-    let RequestWhich::Connect(connect) = request.which else { return Err(broke("the message of Connect")) };
-    if shared.flaw == Some(Flaw::ConnectIgnored) {
-        std::thread::sleep(Duration::from_secs(600));
-    }
-    let newer = header.version != VERSION && shared.flaw != Some(Flaw::NewerVersionServed);
-    if newer && shared.flaw == Some(Flaw::NewerVersionClosed) {
-        return Err(Over);
-    }
-    let status = if newer { Status::UnsupportedVersion } else { Status::Ok };
-    let algorithm = choose(shared, &connect).ok_or_else(|| broke("no bulk MAC in common"))?;
-    let (reply, schedule) = reply(shared, &key, &frame.control, &connect, status, algorithm);
-    stream.write_all(&reply).map_err(|_| Over)?;
-    if newer {
-        return Err(Over);
-    }
-    let way = |direction, sequence| Way {
-        mac: schedule.control_mac(direction),
-        bulk: schedule.bulk_key(direction, algorithm),
-        sequence,
-    };
-    let mut connection = Connection {
-        shared,
-        number,
-        stream,
-        key_id: key.id().0,
-        client: *connect.client_id,
-        back: way(Direction::ClientToServer, 1),
-        out: way(Direction::ServerToClient, 1),
-        open: HashMap::new(),
-    };
-    connection.read_confirmation()?;
-    Ok(connection)
-}
-
-/// A hello frame, read only if it announces no more than one may have.
-fn read_hello(stream: &mut TcpStream) -> Result<Frame, Over> {
-    let mut head = [0; 64];
-    let mut peeked = 0;
-    while peeked < head.len() {
-        match stream.peek(&mut head) {
-            Ok(0) | Err(_) => return Err(Over),
-            Ok(length) if length == peeked => std::thread::sleep(Duration::from_millis(1)),
-            Ok(length) => peeked = length,
-        }
-    }
-    let header = memkv_wire::frame::Header::read(&head).ok_or(Over)?;
-    let extent = header.extent().map_err(|_| Over)?;
-    if head.len() + extent.size_bytes() > HELLO_SIZE_BYTES_MAX {
-        return Err(Over);
-    }
-    Frame::read(stream).map_err(|_| Over)
-}
-
-//= MKV-CONN-4
-fn signer(shared: &Shared, frame: &Frame) -> Option<Key> {
-    let mut named = shared.keys.with_id(KeyId(frame.header.id.get()));
-    if shared.flaw == Some(Flaw::ConnectMacNotChecked) {
-        return named.next().cloned();
-    }
-    if shared.flaw == Some(Flaw::UnknownKeyAnswered) {
-        let own = shared.keys.ids().next()?;
-        return shared.keys.with_id(own).next().cloned();
-    }
-    named.find(|key| frame.mac_holds(&key.connect_mac())).cloned()
-}
-
-//= MKV-CONN-7
-fn choose(shared: &Shared, connect: &Connect<'_>) -> Option<BulkAlgorithm> {
-    let mut offered = connect.bulk_macs.iter().filter_map(|mac| BulkAlgorithm::from_code(mac.code()));
-    match shared.flaw {
-        Some(Flaw::BulkMacBestNotChosen) => offered.next_back(),
-        Some(Flaw::BulkMacNotOffered) => {
-            let other = if offered.any(|mac| mac == BulkAlgorithm::Aegis128X2) { 0 } else { 1 };
-            BulkAlgorithm::from_code(other)
-        }
-        _ => offered.next(),
-    }
-}
-
-fn reply(
-    shared: &Shared,
-    key: &Key,
-    connect_bytes: &[u8],
-    connect: &Connect<'_>,
-    status: Status,
-    algorithm: BulkAlgorithm,
-) -> (Vec<u8>, Schedule) {
-    let (mut server_nonce, mut client_nonce) = ([0; 32], *connect.nonce);
-    if shared.flaw != Some(Flaw::NonceReused) && getrandom::fill(&mut server_nonce).is_err() {
-        server_nonce = *connect.nonce;
-    }
-    if shared.flaw == Some(Flaw::ClientNonceChanged) {
-        client_nonce[0] ^= 1;
-    }
-    let code = if shared.flaw == Some(Flaw::BulkMacNotOffered) { 77 } else { algorithm.code() };
-    let response = Response {
-        status,
-        retry_after_ms: 0,
-        detail: "",
-        which: ResponseWhich::Connect(ConnectReply {
-            client_nonce: &client_nonce,
-            server_nonce: &server_nonce,
-            server_id: &shared.server_id,
-            bulk_mac: BulkMac::from_code(code),
-            version_min: VERSION,
-            version_max: VERSION,
-            requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
-            lease_ms: LEASE_MS_DEFAULT,
-            server_name: "memkv-conformance",
-            local_path: "",
-            which: ConnectReplyWhich::Stream,
-        }),
-    };
-    let mut buffer = ControlBuf::new();
-    // Everything in it is within its bounds.
-    let control = response.encode(&mut buffer).map_or(&[][..], |()| buffer.control());
-    let schedule = Schedule::new(key, connect_bytes, control, VERSION);
-    let mut frame = Frame::new(Kind::Hello, true, key.id().0, 0, control, &[]);
-    match shared.flaw {
-        Some(Flaw::AnswerSignedWithSharedKey) => frame.sign_control(&key.connect_mac()),
-        _ => frame.sign_control(&schedule.control_mac(Direction::ServerToClient)),
-    }
-    (frame.bytes(), schedule)
-}
-
 impl Connection<'_> {
-    //= MKV-CONN-10
-    fn read_confirmation(&mut self) -> Result<(), Over> {
-        if self.flaw() == Some(Flaw::NoConfirmationNeeded) {
-            let mut kind = [0; 6];
-            let peeked = self.stream.peek(&mut kind).map_err(|_| Over)?;
-            if peeked == kind.len() && kind[5] != Kind::Hello.code() {
-                return Ok(());
-            }
-        }
-        let frame = Frame::read(&mut self.stream).map_err(|_| self.broke("no confirmation"))?;
-        let header = &frame.header;
-        let plain = header.magic.get() == MAGIC
-            && header.kind() == Kind::Hello
-            && header.version == VERSION
-            && header.sequence.get() == 1
-            && header.id.get() == self.key_id
-            && frame.control.is_empty()
-            && frame.payload.is_empty();
-        let signed = frame.mac_holds(&self.back.mac);
-        if !(plain && signed) && self.flaw() != Some(Flaw::ConfirmationNotChecked) {
-            return Err(self.broke("the confirmation"));
-        }
-        self.back.sequence = 2;
-        self.stream.set_read_timeout(None).map_err(|_| Over)
+    pub fn flaw(&self) -> Option<Flaw> {
+        self.shared.flaw()
     }
 
-    fn flaw(&self) -> Option<Flaw> {
-        self.shared.flaw
+    pub fn quirk(&self) -> Option<Quirk> {
+        self.shared.quirk()
     }
 
-    fn broke(&self, how: &'static str) -> Over {
+    pub fn broke(&self, how: &'static str) -> Over {
         self.shared.record(Event::Broke { connection: self.number, how });
         Over
     }
@@ -258,13 +108,16 @@ impl Connection<'_> {
         if self.flaw() == Some(Flaw::ClosesAtOnce) {
             return Err(Over);
         }
+        while !self.held.is_empty() && !self.more_comes(MORE_REQUESTS)? {
+            self.send_held()?;
+        }
         let frame = match Frame::read(&mut self.stream) {
             Ok(frame) => frame,
-            Err(crate::peer::frame::ReadError::TooLong) if self.flaw() == Some(Flaw::LengthNotChecked) => {
+            Err(ReadError::TooLong) if self.flaw() == Some(Flaw::LengthNotChecked) => {
                 std::thread::sleep(Duration::from_secs(600));
                 return Err(Over);
             }
-            Err(crate::peer::frame::ReadError::TooLong) => {
+            Err(ReadError::TooLong) => {
                 return Err(self.broke("a length beyond its limit"));
             }
             Err(_) => {
@@ -301,8 +154,13 @@ impl Connection<'_> {
         //= MKV-FRAME-6
         must(frame.tag_holds(&self.back.bulk), Flaw::TagNotChecked, "a payload's tag")?;
         must(header.version == VERSION, Flaw::MagicNotChecked, "a frame's version")?;
-        if flaw == Some(Flaw::FlagsRefused) && header.flags().0 & !1 != 0 {
-            return Err(self.broke("a frame's flags"));
+        //= MKV-FRAME-7
+        if header.flags().0 & !1 != 0 {
+            // To be ignored, but nobody may send them.
+            let broke = self.broke("a frame's flags");
+            if flaw == Some(Flaw::FlagsRefused) {
+                return Err(broke);
+            }
         }
         self.back.sequence = header.sequence.get() + 1;
         Ok(true)
@@ -318,10 +176,17 @@ impl Connection<'_> {
             }
             return Err(self.broke("a message that cannot be read"));
         }
+        //= MKV-MSG-1
+        if self.held.iter().any(|(held, _)| *held == id) {
+            return Err(self.broke("a request id that is in use"));
+        }
         //= MKV-LIM-2
         let full = self.open.len() >= REQUESTS_IN_FLIGHT_MAX as usize && !self.open.contains_key(&id);
         if full && self.flaw() != Some(Flaw::RequestsUnbounded) {
             return Err(self.broke("too many requests"));
+        }
+        if self.quirk() == Some(Quirk::OneRequest) && self.open.keys().any(|open| *open != id) {
+            return Err(self.broke("more requests than it was told"));
         }
         let (last, early) = (frame.last(), self.flaw() == Some(Flaw::VisibleEarly));
         let frames = self.open.entry(id).or_default();
@@ -349,6 +214,9 @@ impl Connection<'_> {
         let parts: Vec<Part<'_>> = decoded.collect();
         let operation = parts.first().and_then(|part| part.request.which.operation());
         self.shared.record(Event::Request { connection: self.number, operation });
+        if self.quirk() == Some(Quirk::OneRequest) && self.more_comes(MORE_REQUESTS / 10)? {
+            return Err(self.broke("more requests than it was told"));
+        }
         match self.flaw() {
             Some(Flaw::UnknownOperationCloses) if operation.is_none() => return Err(Over),
             Some(Flaw::NeverReplies) => return Ok(()),
@@ -357,11 +225,68 @@ impl Connection<'_> {
             }
             _ => {}
         }
-        let out = {
-            let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-            operations::answer(&mut state, &parts, self.client, self.flaw())
-        };
-        self.send(id, out)
+        let out = self.refuse(&parts, operation).unwrap_or_else(|| {
+            operations::answer(&mut lock(&self.shared.state), &parts, self.client, self.flaw())
+        });
+        let out = self.bend(operation, out);
+        match self.quirk() {
+            Some(Quirk::ClosesOnceUnanswered) if self.shared.is_first(0) => Err(Over),
+            Some(Quirk::LastFirst) => {
+                self.held.push((id, out));
+                Ok(())
+            }
+            Some(Quirk::ClosesAfterAnswer) => {
+                self.send(id, out)?;
+                Err(Over)
+            }
+            _ => self.send(id, out),
+        }
+    }
+
+    /// The answer that a quirk gives whatever the request says.
+    fn refuse(&self, parts: &[Part<'_>], operation: Option<Operation>) -> Option<Out> {
+        let opcode = u32::from(operation?.opcode());
+        let put = parts.iter().find_map(|part| match part.request.which {
+            RequestWhich::PutManifest(put) => Some(put),
+            _ => None,
+        });
+        match (self.quirk()?, put) {
+            (Quirk::BusyOnce, _) if self.shared.is_first(opcode) => {
+                Some(Out::failed(operation, Status::Busy))
+            }
+            (Quirk::AlwaysInvalid, _) => Some(Out::failed(operation, Status::Invalid)),
+            (Quirk::AlwaysMissing, Some(put)) if !put.chunks.is_empty() => {
+                let places: Vec<u32> = (0..put.chunks.len() as u32).collect();
+                Some(put_reply(Status::MissingChunks, 0, &places))
+            }
+            (Quirk::AlwaysStale, Some(put)) => {
+                Some(put_reply(Status::StaleGeneration, put.generation.saturating_add(1), &[]))
+            }
+            _ => None,
+        }
+    }
+
+    /// Changes a right answer as the quirk has it.
+    fn bend(&self, operation: Option<Operation>, mut out: Out) -> Out {
+        let reads = matches!(operation, Some(Operation::Read | Operation::BatchRead));
+        match self.quirk() {
+            Some(Quirk::PiecesReversed) if reads => out.frames.reverse(),
+            //= MKV-MSG-4
+            Some(Quirk::ReadFailsLate) if operation == Some(Operation::Read) && out.frames.len() > 1 => {
+                out.frames.truncate(1);
+                out.frames.append(&mut Out::failed(operation, Status::ChecksumMismatch).frames);
+            }
+            _ => {}
+        }
+        out
+    }
+
+    /// Whether anything more comes within this time; the end of the connection does not.
+    fn more_comes(&self, time: Duration) -> Result<bool, Over> {
+        self.stream.set_read_timeout(Some(time)).map_err(|_| Over)?;
+        let more = self.stream.peek(&mut [0; 1]).is_ok_and(|length| length > 0);
+        self.stream.set_read_timeout(None).map_err(|_| Over)?;
+        Ok(more)
     }
 
     /// Stores what a write has so far, padded with zeros: the mistake of [`Flaw::VisibleEarly`].
@@ -372,60 +297,10 @@ impl Connection<'_> {
         let RequestWhich::Write(write) = request.which else { return };
         let mut data = payload.clone();
         data.resize(write.length as usize, 0);
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.shared.state);
         state
             .namespace(request.namespace, None)
             .values
             .insert(write.key.to_vec(), super::state::Value::new(data));
-    }
-
-    // ---------------------------------------------------------------- replies
-
-    fn send(&mut self, id: u32, out: Out) -> Result<(), Over> {
-        let count = out.frames.len();
-        for (number, (control, payload)) in (1..).zip(out.frames) {
-            let last = number == count && self.flaw() != Some(Flaw::ReplyNeverEnds);
-            let bytes = self.seal(id, last, control, payload);
-            let cut = self.flaw() == Some(Flaw::ReplyCut);
-            let sent = if cut { &bytes[..bytes.len() - 5] } else { &bytes[..] };
-            self.stream.write_all(sent).map_err(|_| Over)?;
-            if cut {
-                return Err(Over);
-            }
-        }
-        Ok(())
-    }
-
-    fn seal(&mut self, id: u32, last: bool, mut control: Vec<u8>, payload: Vec<u8>) -> Vec<u8> {
-        match self.flaw() {
-            Some(Flaw::ReplyMalformed) => control.fill(0xff),
-            Some(Flaw::ReplyArmWrong) => {
-                let out = Out::failed(Some(Operation::ListManifests), Status::Ok);
-                control = out.frames.into_iter().next().map(|(control, _)| control).unwrap_or_default();
-            }
-            _ => {}
-        }
-        let mut frame = Frame::new(Kind::Response, last, id, self.out.sequence, &control, &payload);
-        match self.flaw() {
-            Some(Flaw::ReplyIdWrong) => frame.header.id = (id ^ 0x4000).into(),
-            Some(Flaw::ReplyKindWrong) => frame.header.kind = Kind::Request.code(),
-            Some(Flaw::ReplyVersionWrong) => frame.header.version = VERSION + 1,
-            Some(Flaw::ReplyGrantsCredits) => frame.header.credits = 1.into(),
-            Some(Flaw::ReplyTooLong) => frame.header.payload_length = (64 << 20).into(),
-            Some(Flaw::ReplySequenceSkips) => frame.header.sequence = (self.out.sequence + 1).into(),
-            Some(Flaw::ReplySequenceRepeats) => frame.header.sequence = 1.into(),
-            _ => {}
-        }
-        self.out.sequence += 1;
-        frame.sign(&self.out.mac, &self.out.bulk);
-        match self.flaw() {
-            Some(Flaw::ReplyMacWrong) => frame.header.mac[7] ^= 1,
-            Some(Flaw::ReplyTagWrong) => frame.tag[7] ^= 1,
-            Some(Flaw::ReplyPayloadChanged) => {
-                frame.payload.first_mut().into_iter().for_each(|byte| *byte ^= 1)
-            }
-            _ => {}
-        }
-        frame.bytes()
     }
 }

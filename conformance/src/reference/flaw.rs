@@ -24,6 +24,36 @@ impl Flaw {
     pub fn from_name(name: &str) -> Option<Flaw> {
         Flaw::ALL.iter().copied().find(|flaw| flaw.name() == name)
     }
+
+    /// Whether a client must not confirm a connection that was answered so.
+    pub fn spoils_set_up(self) -> bool {
+        use Flaw::*;
+        matches!(
+            self,
+            ClientNonceChanged
+                | AnswerSignedWithSharedKey
+                | BulkMacNotOffered
+                | AnswerMacWrong
+                | AnswerKindWrong
+                | AnswerSequenceWrong
+                | AnswerIdWrong
+                | AnswerTooLong
+                | AnswerMalformed
+        )
+    }
+
+    /// Whether a client must close the connection on which it gets a frame, with a payload or without, that is so.
+    pub fn spoils_frames(self, payload: bool) -> bool {
+        use Flaw::*;
+        match self {
+            ReplyTagWrong | ReplyPayloadChanged => payload,
+            ReplyMagicWrong | ReplyMacWrong | ReplySequenceSkips | ReplyKindWrong | ReplyVersionWrong
+            | ReplyGrantsCredits | ReplyTooLong | ReplyControlTooLong | ReplyMalformed | ReplyOutOfBounds => {
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 flaws! {
@@ -93,7 +123,30 @@ flaws! {
     /// Connect is never answered.
     ConnectIgnored => "connect-ignored",
 
+    /// The MAC of the reply to Connect is wrong.
+    AnswerMacWrong => "answer-mac-wrong",
+    /// The reply to Connect is of kind response.
+    AnswerKindWrong => "answer-kind-wrong",
+    /// The reply to Connect has sequence number 1.
+    AnswerSequenceWrong => "answer-sequence-wrong",
+    /// The reply to Connect names another key.
+    AnswerIdWrong => "answer-id-wrong",
+    /// The reply to Connect announces more than its limit.
+    AnswerTooLong => "answer-too-long",
+    /// The reply to Connect cannot be read.
+    AnswerMalformed => "answer-malformed",
+
     // ---- It sends wrong frames.
+    /// Replies begin with other bytes.
+    ReplyMagicWrong => "reply-magic-wrong",
+    /// Every reply is sent twice, byte for byte.
+    ReplySentTwice => "reply-sent-twice",
+    /// Replies announce a control message of more than the limit.
+    ReplyControlTooLong => "reply-control-too-long",
+    /// A field of every reply is more than it may be.
+    ReplyOutOfBounds => "reply-out-of-bounds",
+    /// A hello frame comes before every reply.
+    HelloLater => "hello-later",
     /// The MAC of a reply is wrong.
     ReplyMacWrong => "reply-mac-wrong",
     /// The tag of a reply is wrong.
@@ -160,6 +213,10 @@ flaws! {
     BatchFailsAsAWhole => "batch-fails-as-a-whole",
     /// The last item of a batch is not answered.
     BatchAnswersTooFew => "batch-answers-too-few",
+    /// The first item of a batch is answered twice.
+    BatchAnswersTwice => "batch-answers-twice",
+    /// A result of a batch is of an item that was not asked for.
+    BatchIndexBeyond => "batch-index-beyond",
     /// Namespaces share their keys.
     OneNamespace => "one-namespace",
     /// Allocate never says that a value is present.
@@ -190,6 +247,10 @@ flaws! {
     BodyChecksumNotChecked => "body-checksum-not-checked",
     /// Only the first frame of a body is kept.
     BodyCutShort => "body-cut-short",
+    /// A manifest's body lacks its last byte.
+    BodyTooShort => "body-too-short",
+    /// A manifest's body has another last byte.
+    BodyOtherBytes => "body-other-bytes",
     /// A replaced manifest keeps its references.
     ReferencesStay => "references-stay",
     /// DeleteManifest does not look at the generation.

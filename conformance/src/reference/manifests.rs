@@ -119,6 +119,7 @@ impl Whole<'_> {
         let space = state.namespace(self.namespace, self.flaw);
         let manifest = space.manifests.get(get.name).ok_or(Status::NotFound)?;
         let sum = checksum::value_of(&manifest.body);
+        let body = self.body_told(&manifest.body);
         let reply = GetManifestReply {
             generation: manifest.generation,
             length: manifest.body.len() as u64,
@@ -126,13 +127,23 @@ impl Whole<'_> {
             lease_ms: LEASE_MS_DEFAULT,
         };
         let mut out = Out::default();
-        for part in manifest.body.chunks(PAYLOAD_SIZE_BYTES_MAX as usize) {
+        for part in body.chunks(PAYLOAD_SIZE_BYTES_MAX as usize) {
             out.push(Status::Ok, ResponseWhich::GetManifest(reply), part);
         }
-        if manifest.body.is_empty() {
+        if body.is_empty() {
             out.push(Status::Ok, ResponseWhich::GetManifest(reply), &[]);
         }
         Ok(out)
+    }
+
+    fn body_told(&self, body: &[u8]) -> Vec<u8> {
+        let mut body = body.to_vec();
+        match (self.flaw, body.last_mut()) {
+            (Some(Flaw::BodyTooShort), Some(_)) => drop(body.pop()),
+            (Some(Flaw::BodyOtherBytes), Some(last)) => *last ^= 1,
+            _ => {}
+        }
+        body
     }
 
     //= MKV-DELM-2
@@ -191,7 +202,7 @@ impl Whole<'_> {
 }
 
 /// The places go into as many frames as they need.
-fn put_reply(status: Status, generation: u64, places: &[u32]) -> Out {
+pub fn put_reply(status: Status, generation: u64, places: &[u32]) -> Out {
     let mut out = Out::default();
     let mut push = |places: &[u32]| {
         let reply = PutManifestReply { generation, missing: List::from(places), lease_ms: LEASE_MS_DEFAULT };

@@ -364,6 +364,11 @@ impl Whole<'_> {
                 }
             }
             Some(Flaw::BatchAnswersTooFew) => drop(results.pop()),
+            Some(Flaw::BatchAnswersTwice) => results.extend(results.first().copied()),
+            Some(Flaw::BatchIndexBeyond) => {
+                let beyond = results.len() as u32;
+                results.last_mut().into_iter().for_each(|result| result.index = beyond);
+            }
             _ => {}
         }
         Ok(Out::ok(ResponseWhich::BatchWrite(BatchWriteReply { results: List::from(&results) })))

@@ -108,17 +108,27 @@ impl Run {
 
 /// Builds a package of the workspace that is no dependency of this one, and gives the path of what it makes.
 pub fn build(package: &str, product: &str) -> PathBuf {
+    cargo_build(&["--package", package]).join(product)
+}
+
+/// Builds an example of such a package.
+pub fn build_example(package: &str, example: &str) -> PathBuf {
+    cargo_build(&["--package", package, "--example", example]).join("examples").join(example)
+}
+
+/// The directory in which what was built is.
+fn cargo_build(arguments: &[&str]) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let binary = Path::new(env!("CARGO_BIN_EXE_memkv-conformance"));
     let directory = binary.parent().expect("a binary is in a directory");
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", package]).current_dir(conformance());
+    command.args(["build", "--quiet"]).args(arguments).current_dir(conformance());
     if directory.ends_with("release") {
         command.arg("--release");
     }
     let status = command.status().expect("cargo runs");
-    assert!(status.success(), "{package} does not build");
-    directory.join(product)
+    assert!(status.success(), "{arguments:?} does not build");
+    directory.to_owned()
 }
 
 /// The lines of a list of mutants: each with the case that must catch it.

@@ -1,0 +1,58 @@
+//! What a server may do and seldom does: a client has to live with it.
+
+macro_rules! quirks {
+    ($($(#[doc = $doc:literal])+ $quirk:ident => $name:literal,)+) => {
+        /// One unusual habit.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Quirk {
+            $($(#[doc = $doc])+ $quirk,)+
+        }
+
+        impl Quirk {
+            pub const ALL: &'static [Quirk] = &[$(Quirk::$quirk,)+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Quirk::$quirk => $name,)+
+                }
+            }
+        }
+    };
+}
+
+impl Quirk {
+    pub fn from_name(name: &str) -> Option<Quirk> {
+        Quirk::ALL.iter().copied().find(|quirk| quirk.name() == name)
+    }
+}
+
+quirks! {
+    /// It speaks an older version: every Connect is answered with `unsupportedVersion`.
+    OlderVersion => "older-version",
+    /// It speaks HMAC-SHA256 and no other bulk MAC.
+    HmacOnly => "hmac-only",
+    /// It takes one request at a time.
+    OneRequest => "one-request",
+    /// It waits until no more requests come, and then answers the last one first.
+    LastFirst => "last-first",
+    /// Its frames leave it in pieces, with pauses between them.
+    InPieces => "in-pieces",
+    /// Flags that nobody knows are set in every frame.
+    UnknownFlags => "unknown-flags",
+    /// The pieces of a read, and the results of a batch, come in reverse order.
+    PiecesReversed => "pieces-reversed",
+    /// A read of several pieces fails after the first one was sent.
+    ReadFailsLate => "read-fails-late",
+    /// The first request of every operation is answered with `busy`, once.
+    BusyOnce => "busy-once",
+    /// Every request is answered with `invalid`.
+    AlwaysInvalid => "always-invalid",
+    /// Chunks are reported missing however often they are written.
+    AlwaysMissing => "always-missing",
+    /// Every manifest is said to be of an earlier generation than the one that is stored.
+    AlwaysStale => "always-stale",
+    /// Every connection is closed after its first answer.
+    ClosesAfterAnswer => "closes-after-answer",
+    /// The first request is done, and its connection closed instead of answered.
+    ClosesOnceUnanswered => "closes-once-unanswered",
+}
