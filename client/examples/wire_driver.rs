@@ -228,19 +228,34 @@ fn hex_of(value: &Value) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    if bytes.is_empty() {
-        return "-".to_owned();
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = Vec::with_capacity(bytes.len() * 2 + 1);
+    for byte in bytes {
+        text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+    if text.is_empty() {
+        text.push(b'-');
+    }
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text == "-" {
-        return Some(Vec::new());
+    let digits = match text.as_bytes() {
+        b"-" => return Some(Vec::new()),
+        digits if digits.is_empty() || digits.len() % 2 != 0 => return None,
+        digits => digits,
+    };
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    for pair in digits.chunks_exact(2) {
+        bytes.push(value(pair[0])? << 4 | value(pair[1])?);
     }
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    Some(bytes)
+}
+
+fn value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
 }

@@ -73,12 +73,16 @@ fn expect_manifest(driver: &mut super::Driver, name: &[u8], body: &[u8]) -> Outc
 //= MKV-PUT-1 test
 fn round(client: &Client) -> Outcome {
     let (mut driver, mut random) = (client.start()?, client.random());
-    for length in [0, 1, 1000, BLOCK_SIZE_BYTES, 2 * BLOCK_SIZE_BYTES + 3] {
+    for (name, length) in [
+        (&[1][..], 0),
+        (&[0; 40], 1),
+        (&[255; 1024], 1000),
+        (&[1], BLOCK_SIZE_BYTES),
+        (&[2], BLOCK_SIZE_BYTES + 3),
+    ] {
         let body = random.bytes(length);
-        for name in [&[1][..], &[0; 40], &[255; 1024]] {
-            publish(&mut driver, name, &body)?;
-            expect_manifest(&mut driver, name, &body)?;
-        }
+        publish(&mut driver, name, &body)?;
+        expect_manifest(&mut driver, name, &body)?;
     }
     expect_miss(&mut driver, &get(b"never"))?;
     refused(&mut driver, &manifest_request(&[1; 1025], b"body", &[]), "although the name is too long")?;
@@ -182,7 +186,10 @@ fn wrong_places(client: &Client) -> Outcome {
     Ok(())
 }
 
-fn save_request(client: &Client) -> (String, Vec<(Vec<u8>, Vec<u8>)>) {
+/// Keys and values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn save_request(client: &Client) -> (String, Pairs) {
     let mut random = client.random();
     let values: Vec<(Vec<u8>, Vec<u8>)> =
         (1..9_u8).map(|number| (vec![number], random.bytes(5000))).collect();

@@ -30,7 +30,7 @@ const GROUPS: &[&[Case<Client>]] =
 /// What a client is given for a request, unless the case is about one that fails.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client is given for a request that cannot be answered well.
-const TIMEOUT_OF_FAILURES: Duration = Duration::from_millis(1500);
+const TIMEOUT_OF_FAILURES: Duration = Duration::from_millis(2000);
 /// How long a client may take to close a connection on which its peer misbehaved.
 const CLOSING: Duration = Duration::from_secs(10);
 
