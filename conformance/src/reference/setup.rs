@@ -47,12 +47,7 @@ pub fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Con
     if shared.flaw() == Some(Flaw::ConnectIgnored) {
         std::thread::sleep(Duration::from_secs(600));
     }
-    let hello = Hello {
-        nonce: *connect.nonce,
-        client_id: *connect.client_id,
-        version: header.version,
-        bulk_macs: connect.bulk_macs.iter().map(BulkMac::code).collect(),
-    };
+    let hello = told(header.version, &connect);
     shared.record(Event::Connect { connection: number, hello });
     let older = shared.quirk() == Some(Quirk::OlderVersion);
     let newer = older || header.version != VERSION && shared.flaw() != Some(Flaw::NewerVersionServed);
@@ -87,6 +82,15 @@ pub fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Con
     };
     connection.read_confirmation()?;
     Ok(connection)
+}
+
+fn told(version: u8, connect: &Connect<'_>) -> Hello {
+    Hello {
+        nonce: *connect.nonce,
+        client_id: *connect.client_id,
+        version,
+        bulk_macs: connect.bulk_macs.iter().map(BulkMac::code).collect(),
+    }
 }
 
 /// A hello frame, read only if it announces no more than one may have.
