@@ -57,6 +57,11 @@ enum Stage {
 }
 
 impl Rewrite {
+    /// Whether extents are still to be listed.
+    pub fn is_listing(&self) -> bool {
+        self.phase == Phase::Listing
+    }
+
     /// Whether the old chain must take no more frames.
     pub fn holds_old(&self) -> bool {
         self.phase != Phase::Listing
@@ -74,7 +79,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if target.rewrite.is_none() {
             let live = target.journal_live_extents();
             let long = target.journal.extents.len() > CHAIN_EXTENTS_MIN.max(2 * live + 1);
-            let due = long || target.journal.written > bytes_max;
+            let due = long || target.journal.written - target.journal.listed > bytes_max;
             if !due || self.stopping.is_some() || target.free.len() <= live + 1 {
                 return;
             }
@@ -188,6 +193,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let target = &mut self.devices[device];
         let Some(rewrite) = target.rewrite.take() else { return };
         let old = std::mem::replace(&mut target.journal, rewrite.journal);
+        target.journal.listed = target.journal.written;
         self.counters.checkpoints += 1;
         for extent in old.extents.iter().chain(&old.spare) {
             target.extents[*extent as usize].state = ExtentState::Free;

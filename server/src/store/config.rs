@@ -43,7 +43,7 @@ pub struct Config {
     pub values_max: usize,
     /// Bytes of values by namespace; others are unlimited.
     pub quotas: HashMap<Vec<u8>, u64>,
-    /// A device's journal is rewritten after this many bytes, even if it is not long yet.
+    /// A device's journal is rewritten when it grew by this many bytes, even if it is not long yet.
     pub checkpoint_bytes: u64,
     /// Whether free extents are discarded on devices that can.
     pub discard: bool,

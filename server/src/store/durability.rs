@@ -121,7 +121,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.reclaim.batches.remove(&batch);
             }
             // A failed device is no reason to stay.
-            (Then::Drained(ticket), _) => self.close(ticket),
+            (Then::Drained(ticket), _) => self.drained(ticket),
             (Then::Stopped(ticket), _) => self.answer(ticket, Ok(Outcome::Stopped)),
         }
     }
@@ -178,7 +178,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     pub(super) fn flush_pump(&mut self, device: usize) {
         let target = &self.devices[device];
-        if target.flushing.is_none() && !target.flush_waiters.is_empty() && !target.failed {
+        let due = !target.flush_waiters.is_empty() || target.wants_seal();
+        if target.flushing.is_none() && due && !target.failed {
             self.issue_flush(device);
         }
     }
@@ -202,6 +203,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let (ready, later) =
             target.flush_waiters.drain(..).partition::<Vec<_>, _>(|(count, _)| *count <= completed);
         target.flush_waiters = later;
+        let unsealed = std::mem::take(&mut target.unsealed);
+        for local in unsealed {
+            self.seal_if_settled(self.devices[device].base + local);
+        }
         ready.into_iter().for_each(|(_, id)| self.wait_step(id, None));
     }
 
@@ -301,12 +306,17 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
     }
 
-    /// Lists a full extent's residents in the journal, once none is on its way.
+    /// Lists a full extent's residents in the journal, once none is on its way and all are flushed: what is listed is
+    /// believed after a crash, what is not is read and checked.
     pub(super) fn seal_if_settled(&mut self, extent: u32) {
         let (device, local) = self.locate(extent);
-        let state = &self.devices[device].extents[local as usize];
-        if state.state != ExtentState::Full || state.pending > 0 || self.devices[device].failed {
+        let target = &mut self.devices[device];
+        let state = &target.extents[local as usize];
+        if state.state != ExtentState::Full || state.pending > 0 || target.failed {
             return;
+        }
+        if target.geometry.persistent && target.flushed < state.last_write {
+            return target.unsealed.push(local);
         }
         let entries = self.listing(device, local);
         self.define_namespaces(device, &entries, false);
@@ -418,6 +428,18 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         self.wait_for_everything(Then::Drained(ticket));
         (0..self.devices.len()).for_each(|device| self.journal_pump(device));
         (0..self.devices.len()).for_each(|device| self.flush_pump(device));
+    }
+
+    /// Everything so far is durable; what it let be sealed is to be in the journal, too, so that nothing need be read again.
+    fn drained(&mut self, ticket: Ticket) {
+        let behind = |device: &Device| {
+            !device.failed && (device.journal.appended > device.journal.written || device.is_dirty())
+        };
+        if self.devices.iter().any(behind) {
+            self.wait_for_everything(Then::Drained(ticket));
+        } else {
+            self.close(ticket);
+        }
     }
 
     /// Marks the superblocks: the store was closed in good order.

@@ -78,6 +78,8 @@ pub struct Journal {
     pub appended: u64,
     pub written: u64,
     pub durable: u64,
+    /// What the chain began with: a list of what was alive.
+    pub listed: u64,
     /// The end of the last entry that takes something away.
     pub removals: u64,
     in_flight: Option<u64>,
@@ -108,6 +110,7 @@ impl Journal {
             appended: 0,
             written: 0,
             durable: 0,
+            listed: 0,
             removals: 0,
             in_flight: None,
             wanted: 0,

@@ -596,7 +596,7 @@ impl<B> Run<B> {
 
 impl Device {
     /// Free extents beyond those that are kept back, below which reclaiming starts.
-    fn low_water(&self) -> usize {
+    pub(super) fn low_water(&self) -> usize {
         self.kept_back() + self.batch_extents()
     }
 
@@ -604,11 +604,12 @@ impl Device {
         (self.extents.len() / 32).clamp(1, BATCH_MAX)
     }
 
-    /// Extents that only wait for a reader or a discard.
+    /// Extents that only wait for a reader, a discard, or the flush that lets them be sealed.
     fn room_on_its_way(&self) -> bool {
         !self.failed
             && (self.discards_in_flight > 0
                 || !self.discards.is_empty()
+                || !self.unsealed.is_empty()
                 || self.extents.iter().any(|extent| extent.freed))
     }
 }

@@ -1,7 +1,7 @@
 //! Devices as the store sees them: extents, where the next record goes, and how far each device is durable.
 //!
-//! An extent's life: `Free` -> `Open` (records are appended) -> `Full` (no more room, some records still on their way) ->
-//! `Sealed` (its residents are listed in the journal) -> `Freeing` (nothing lives in it, the journal says so, not yet
+//! An extent's life: `Free` -> `Open` (records are appended) -> `Full` (no more room, some records still on their way, or not flushed
+//! yet) -> `Sealed` (its residents are listed in the journal, which is believed without looking at them) -> `Freeing` (nothing lives in it, the journal says so, not yet
 //! durably) -> `Free`. Nothing is written to an extent before its opening stands in the journal, as far as any
 //! acknowledgement can tell; nothing is reused before its freeing is durable.
 //!
@@ -119,10 +119,15 @@ pub struct Device {
     pub journal_waiters: Vec<(u64, JournalWaiter)>,
     pub bytes_in_flight: usize,
     pub packs_in_flight: u32,
+    /// Full extents whose records are all decided; they are sealed once a flush covers their writes.
+    pub unsealed: Vec<u32>,
     /// Freed extents that are to be discarded first.
     pub discards: Vec<u32>,
     pub discards_in_flight: u32,
 }
+
+/// Full extents that may wait for a flush, at most; all of them are read after a crash.
+const UNSEALED_MAX: usize = 64;
 
 /// Extents kept back so that the journal can always go on and be rewritten, and moving records never starves.
 const RESERVE_EXTENTS: usize = 3;
@@ -153,6 +158,7 @@ impl Device {
             journal_waiters: Vec::new(),
             bytes_in_flight: 0,
             packs_in_flight: 0,
+            unsealed: Vec::new(),
             discards: Vec::new(),
             discards_in_flight: 0,
         }
@@ -211,6 +217,13 @@ impl Device {
     pub fn data_bytes_max(&self) -> u64 {
         let kept = RESERVE_EXTENTS + self.journal.extents.len() + usize::from(self.journal.spare.is_some());
         self.extents.len().saturating_sub(kept) as u64 * self.extent_bytes as u64
+    }
+
+    /// Whether a flush is due for the sake of extents that wait to be sealed.
+    pub fn wants_seal(&self) -> bool {
+        let many = self.unsealed.len() >= (self.extents.len() / 32).clamp(1, UNSEALED_MAX);
+        let listing = self.rewrite.as_ref().is_some_and(Rewrite::is_listing);
+        !self.unsealed.is_empty() && (many || listing || self.free.len() <= self.low_water())
     }
 
     pub fn state(&self, extent: u32) -> ExtentState {
