@@ -261,8 +261,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             for (index, device) in self.devices.iter_mut().enumerate().filter(|(_, device)| !device.failed) {
                 let bytes = device.next_superblock(self.generation, members, false);
                 let offset = superblock_offset(device.superblock.sequence.get());
-                let written =
-                    disks.write(device.slot, offset, &bytes).and_then(|()| disks.flush(device.slot));
+                // The superblock that was read may not be flushed, if a process was killed: then it must be before the
+                // other place is written, or a loss of power now could take both.
+                let written = disks
+                    .flush(device.slot)
+                    .and_then(|()| disks.write(device.slot, offset, &bytes))
+                    .and_then(|()| disks.flush(device.slot));
                 if let Err(error) = written {
                     refused.push((index, error));
                 }
