@@ -345,7 +345,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Enters a written job into the catalogue.
     pub(super) fn make_visible(&mut self, job: &Job<B>) -> EntryId {
-        let tick = self.recency.now();
+        let tick = self.recency.advance(job.shape.length);
         let entry = self.catalog.insert(NewEntry {
             digest: job.digest,
             checksum: job.checksum,
