@@ -203,6 +203,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let now = target.journal.appended;
         let translate = |position: u64, reached: u64| if position > reached { now } else { 0 };
         target.journal.removals = translate(old.removals, old.durable);
+        target.journal.manifest_removals = translate(old.manifest_removals, old.durable);
         for extent in &mut target.extents {
             extent.opened_at = translate(extent.opened_at, old.durable);
         }

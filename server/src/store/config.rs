@@ -15,7 +15,8 @@ pub const EXTENT_BYTES_DEFAULT: u32 = (4 << 20) + (64 << 10);
 pub enum Sync {
     /// Before they are acknowledged.
     Always,
-    /// At this interval, so that a loss of power takes at most that much.
+    /// At this interval, so that a loss of power takes at most that much: manifests put, or deleted, since then. One that was
+    /// replaced since then may be gone with the one that replaced it.
     Interval { ms: u64 },
 }
 

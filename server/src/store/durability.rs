@@ -7,6 +7,7 @@
 use super::*;
 use crate::store::format::SUPERBLOCK_OFFSETS;
 use crate::store::journal::{ENTRY_RECORDS_MAX, Entry, Listed};
+use crate::store::manifest::Deletion;
 use crate::store::space::JournalWaiter;
 
 /// Someone who goes on when everything he waits for is durable.
@@ -25,6 +26,12 @@ pub(super) enum Then {
     ManifestRecord(OpId),
     /// The record is durable: make it visible.
     ManifestVisible(OpId),
+    /// What was published under the name before is durably gone: delete the manifest.
+    DeleteManifest(Box<Deletion>),
+    /// So are all of that many removed records of manifests.
+    Settled {
+        removals: u64,
+    },
     /// Moved records are durable.
     Moved(BatchId),
     /// So is the freeing of their extents.
@@ -48,7 +55,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn wait(&mut self, needs: impl IntoIterator<Item = Need>, then: Then) {
         let id = WaitId(self.fresh_id());
         // Old bytes are overwritten only when the new ones are safe, whatever the clients chose.
-        let forced = matches!(then, Then::Moved(_) | Then::Freed(_) | Then::Drained(_) | Then::Synced(_));
+        let forced = match then {
+            Then::Moved(_) | Then::Freed(_) | Then::Drained(_) | Then::Synced(_) => true,
+            Then::DeleteManifest(_) | Then::Settled { .. } => true,
+            Then::Answer(..) | Then::ManifestRecord(_) | Then::ManifestVisible(_) | Then::Stopped(_) => false,
+        };
         let mut wait = Wait { remaining: 0, forced, failed: None, then };
         for need in needs {
             match need {
@@ -114,6 +125,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             (Then::Synced(ticket) | Then::Answer(ticket, _), Some(error)) => self.answer(ticket, Err(error)),
             (Then::Synced(ticket), None) => self.answer(ticket, Ok(Outcome::Synced)),
             (Then::Answer(ticket, result), None) => self.answer(ticket, result),
+            // A failed device brings nothing back.
+            (Then::DeleteManifest(deletion), _) => self.delete_manifest_now(*deletion),
+            (Then::Settled { removals }, _) => self.manifests_settled(removals),
             // When the device failed, there is nothing to free.
             (Then::Moved(batch), None) => self.batch_moved(batch),
             (Then::Freed(batch), None) => self.batch_freed(batch),

@@ -82,6 +82,8 @@ pub struct Journal {
     pub listed: u64,
     /// The end of the last entry that takes something away.
     pub removals: u64,
+    /// The end of the last entry that takes away a manifest's record.
+    pub manifest_removals: u64,
     in_flight: Option<u64>,
     wanted: u64,
 }
@@ -112,6 +114,7 @@ impl Journal {
             durable: 0,
             listed: 0,
             removals: 0,
+            manifest_removals: 0,
             in_flight: None,
             wanted: 0,
         }

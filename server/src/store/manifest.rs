@@ -4,6 +4,10 @@
 //! it becomes visible. So a record found after a crash names only chunks that are there, unless they were evicted with
 //! their manifest or lost since; one that is not whole is not taken up again.
 //!
+//! Until the removal of a former record of a name is durable, the record that took its place is all that keeps it from coming back
+//! after a crash, perhaps from another device. So that one is not removed before: a delete or an eviction of it waits. Removals are
+//! numbered; a manifest knows the last one that its own must not overtake.
+//!
 //! The record holds the body's blocks and then a table: generation, role, and each chunk's digest, checksum and length.
 //! In memory a manifest keeps its chunks' entry numbers (4 bytes each), by which references are counted.
 
@@ -28,6 +32,21 @@ pub(super) struct Manifests {
     names: BTreeMap<Name, EntryId>,
     /// By the tick of their last use.
     by_use: BTreeSet<(u32, EntryId)>,
+    /// Records removed, ever, and how many of these removals are known to be durable.
+    removals: u64,
+    removals_durable: u64,
+    /// Someone waits for more of them.
+    settling: bool,
+}
+
+/// A manifest's delete, while it waits for the removal of what the manifest replaced.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    ticket: Ticket,
+    namespace: Vec<u8>,
+    name: Vec<u8>,
+    slot: Slot,
+    generation: Option<u64>,
 }
 
 pub(super) struct Meta {
@@ -38,6 +57,8 @@ pub(super) struct Meta {
     chunks: Box<[EntryId]>,
     chunk_count: u32,
     chunk_bytes: u64,
+    /// The last removal before it was published: it must be durable before this one is removed.
+    after: u64,
 }
 
 /// A manifest on its way.
@@ -88,6 +109,20 @@ impl Manifests {
     pub fn naming(&self, chunk: EntryId) -> Vec<EntryId> {
         let naming = self.by_entry.iter().filter(|(_, meta)| meta.chunks.contains(&chunk));
         naming.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether this one may be removed without anything coming back in its place.
+    pub fn is_settled(&self, id: EntryId) -> bool {
+        self.by_entry.get(&id).is_none_or(|meta| meta.after <= self.removals_durable)
+    }
+
+    pub fn is_settling(&self) -> bool {
+        self.settling
+    }
+
+    /// All are read and decided; those that lost are superseded.
+    pub fn recovered(&mut self) {
+        self.by_entry.values_mut().for_each(|meta| meta.after = self.removals);
     }
 
     pub fn meta(&self, id: EntryId) -> Option<&Meta> {
@@ -310,6 +345,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             chunk_count: put.chunks.len() as u32,
             chunk_bytes: put.chunks.iter().map(|chunk| chunk.length).sum(),
             chunks: entries.into(),
+            after: 0,
         };
         let op = ManifestOp { ticket, chosen: put.generation.is_none(), meta, failed: None, job: Some(job) };
         self.manifest_ops.insert(id, op);
@@ -427,7 +463,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if let Some(old) = current {
             self.remove_manifest(old);
         }
-        let Some(op) = self.manifest_ops.remove(&id) else { return };
+        let Some(mut op) = self.manifest_ops.remove(&id) else { return };
+        op.meta.after = self.manifests.removals;
         let entry = self.make_visible(&job);
         for chunk in op.meta.chunks.iter() {
             self.touch(*chunk);
@@ -461,13 +498,54 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             target.log(&removed);
             self.give_up_place(*place);
         }
+        // Whatever counts under this name must outlive the withdrawn record.
+        let after = self.manifest_removed(&job.places);
+        let current = self.manifests.names.get(&op.meta.name).copied();
+        if let Some(meta) = current.and_then(|entry| self.manifests.by_entry.get_mut(&entry)) {
+            meta.after = after;
+        }
+    }
+
+    /// The removal of a manifest's record was just logged. Answers the removal's number.
+    pub(super) fn manifest_removed(&mut self, places: &[Place]) -> u64 {
+        for place in places {
+            let (device, _) = self.locate(place.extent);
+            let journal = &mut self.devices[device].journal;
+            journal.manifest_removals = journal.appended;
+        }
+        self.manifests.removals += 1;
+        self.manifests.removals
+    }
+
+    /// The journals' positions that make every such removal so far durable.
+    fn manifest_removal_needs(&self) -> Vec<Need> {
+        let healthy = self.devices.iter().enumerate().filter(|(_, device)| !device.failed);
+        let behind = healthy.filter(|(_, state)| state.journal.manifest_removals > state.journal.durable);
+        behind
+            .map(|(device, state)| Need::Journal { device, position: state.journal.manifest_removals })
+            .collect()
+    }
+
+    /// Makes the removals durable that a manifest's removal waits for.
+    pub(super) fn settle_manifests(&mut self) {
+        if !std::mem::replace(&mut self.manifests.settling, true) {
+            let needs = self.manifest_removal_needs();
+            self.wait(needs, Then::Settled { removals: self.manifests.removals });
+        }
+    }
+
+    pub(super) fn manifests_settled(&mut self, removals: u64) {
+        self.manifests.settling = false;
+        self.manifests.removals_durable = removals;
     }
 
     /// Takes a manifest out; its chunks lose their references.
     pub(super) fn remove_manifest(&mut self, id: EntryId) {
         let Some(meta) = self.manifests.remove(id, self.catalog.view(id).tick) else { return };
         meta.chunks.iter().for_each(|chunk| self.catalog.drop_ref(*chunk));
+        let places = self.catalog.places(id);
         self.remove_entry(id);
+        self.manifest_removed(&places);
     }
 
     /// Plans the read of a manifest's body and leases its chunks.
@@ -512,7 +590,23 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         generation: Option<u64>,
     ) {
         self.advance(now_ms);
-        let result = self.begin_delete_manifest(namespace, name, slot, generation);
+        let deletion =
+            Deletion { ticket, namespace: namespace.to_vec(), name: name.to_vec(), slot, generation };
+        let settled = match (slot, self.namespaces.find(namespace)) {
+            (Slot::Published, Some(number)) => {
+                let found = self.manifests.published(number, name);
+                found.is_none_or(|(id, _)| self.manifests.is_settled(id))
+            }
+            (Slot::Refs, _) | (_, None) => true,
+        };
+        let needs = if settled { Vec::new() } else { self.manifest_removal_needs() };
+        self.wait(needs, Then::DeleteManifest(Box::new(deletion)));
+    }
+
+    /// What the manifest replaced will not come back.
+    pub(super) fn delete_manifest_now(&mut self, deletion: Deletion) {
+        let Deletion { ticket, namespace, name, slot, generation } = deletion;
+        let result = self.begin_delete_manifest(&namespace, &name, slot, generation);
         match result {
             Ok(_) | Err(StoreError::NotFound) => {
                 let needs = self.removal_needs();
@@ -614,6 +708,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             chunk_count: header.chunk_count.get(),
             chunk_bytes: listed.iter().map(|chunk| chunk.length.get()).sum(),
             chunks: chunks.into(),
+            after: 0,
         })
     }
 }

@@ -98,7 +98,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Whether waiting may make room; if nothing is on its way, tries harder.
     pub(super) fn room_may_come(&mut self) -> bool {
-        if !self.reclaim.batches.is_empty() || self.devices.iter().any(|device| device.room_on_its_way()) {
+        let on_its_way = !self.reclaim.batches.is_empty() || self.manifests.is_settling();
+        if on_its_way || self.devices.iter().any(|device| device.room_on_its_way()) {
             return true;
         }
         let mut any = false;
@@ -175,7 +176,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         let cutoff = if share == 64 { u32::MAX } else { self.recency.cutoff(cold) };
         for id in self.manifests.colder_than(cutoff) {
-            if !self.leases.is_leased(id) {
+            if !self.manifests.is_settled(id) {
+                self.settle_manifests();
+            }
+            if self.manifests.is_settled(id) && !self.leases.is_leased(id) {
                 self.counters.manifests_evicted += 1;
                 self.remove_manifest(id);
             }

@@ -282,6 +282,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
             self.decide_manifests(batch);
         }
         contested.into_iter().for_each(|(digest, place)| self.bury_if_lost(&digest, place));
+        self.store.manifests.recovered();
     }
 
     /// A record that was not taken up is dead for good, and the journal says so: otherwise it would come back
@@ -297,6 +298,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         let seq = target.extents[local as usize].seq;
         let removed = Entry::Removed { digest: *digest, extent: local, offset: place.offset, seq };
         target.log(&removed);
+        store.manifest_removed(&[place]);
     }
 
     fn decide_value(&mut self, group: Vec<Aside>) {
