@@ -2,5 +2,6 @@
 
 mod behaviour;
 mod faults;
+mod images;
 mod rig;
 mod sim;

@@ -12,6 +12,16 @@ pub const EXTENT: u32 = (1 << 20) + (64 << 10);
 pub const CLIENT: ClientId = ClientId(1);
 pub const OTHER: ClientId = ClientId(2);
 
+/// A caller's bytes: a stretch of one shared buffer.
+#[derive(Clone)]
+pub struct Stretch(pub Arc<[u8]>, pub std::ops::Range<usize>);
+
+impl AsRef<[u8]> for Stretch {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[self.1.clone()]
+    }
+}
+
 pub struct Rig {
     pub store: Store<Bytes>,
     pub devices: Devices,

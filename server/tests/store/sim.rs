@@ -14,21 +14,11 @@ use memkv_server::store::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::rig::{EXTENT, config, options};
+use crate::rig::{EXTENT, Stretch, config, options};
 
 const KEYS: usize = 30;
 const NAMES: usize = 5;
 const SECTOR: u64 = SECTOR_BYTES as u64;
-
-/// A caller's bytes: a stretch of one shared buffer.
-#[derive(Clone)]
-pub struct Stretch(Arc<[u8]>, std::ops::Range<usize>);
-
-impl AsRef<[u8]> for Stretch {
-    fn as_ref(&self) -> &[u8] {
-        &self.0[self.1.clone()]
-    }
-}
 
 type Sector = Arc<[u8; SECTOR_BYTES]>;
 
