@@ -102,6 +102,19 @@ pub enum IoError {
     OutOfRange,
 }
 
+impl IoError {
+    /// Whether another attempt would end in the same way: the bytes are not coming.
+    pub fn lasts(self) -> bool {
+        match self {
+            IoError::Failed { errno } => {
+                !matches!(errno, libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS)
+            }
+            IoError::Short { .. } | IoError::Gone | IoError::OutOfRange => true,
+            IoError::NoSpace | IoError::PermissionDenied => false,
+        }
+    }
+}
+
 /// What the store must know about a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {

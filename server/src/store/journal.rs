@@ -247,6 +247,17 @@ impl Journal {
         Some(Replayed { entries })
     }
 
+    /// Whether these bytes begin with a frame of this chain that comes after the next one: then the next one is damaged.
+    pub fn is_later_frame(&self, bytes: &[u8], secrets: &Secrets) -> bool {
+        let Ok((header, rest)) = FrameHeader::ref_from_prefix(bytes) else { return false };
+        let length = header.entries_bytes.get() as usize;
+        header.magic == FRAME_MAGIC
+            && header.epoch.get() == self.epoch
+            && header.seq.get() > self.seq
+            && length <= rest.len()
+            && header.checksum == secrets.frame_checksum(&bytes[16..size_of::<FrameHeader>() + length])
+    }
+
     /// Where the next frame is or goes: (extent, offset in it).
     pub fn tail(&self) -> (u32, usize) {
         (self.extent, self.offset)

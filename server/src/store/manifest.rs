@@ -61,6 +61,13 @@ pub(super) struct Meta {
     after: u64,
 }
 
+impl Meta {
+    /// The generation that is a part of the digest: of manifests of role `Refs` alone.
+    pub fn refs_generation(&self) -> Option<u64> {
+        self.name.2
+    }
+}
+
 /// A manifest on its way.
 pub(super) struct ManifestOp<B> {
     ticket: Ticket,

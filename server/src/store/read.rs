@@ -76,16 +76,20 @@ pub enum Verdict {
     Good,
     /// Not the bytes that were stored: the value is lost.
     Corrupt(Corrupt),
-    /// The device did not answer; the value stays.
+    /// The device did not answer: the value is lost, unless another attempt may do better.
     Unreadable(IoError),
 }
+
+/// Different values of one device that cannot be read, and none between them that can, before the device is given up.
+const UNREADABLE_IN_A_ROW_MAX: u32 = 8;
 
 /// A pinned read.
 pub(super) struct Pin {
     extents: Vec<u32>,
     digest: Digest,
     place: Place,
-    device: usize,
+    /// `None` when its parts are on several: then a failure is nobody's.
+    device: Option<usize>,
 }
 
 impl RecordRead {
@@ -175,22 +179,42 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.free_if_idle(device, local);
         }
         match verdict {
-            Verdict::Good => {}
+            Verdict::Good => {
+                if let Some(device) = pin.device {
+                    self.devices[device].unreadable_in_a_row = 0;
+                }
+            }
             Verdict::Corrupt(_) => {
                 self.counters.corrupt += 1;
-                // Only if it is still the value that was read.
-                if let Some(id) = self.catalog.find(&pin.digest)
-                    && self.catalog.view(id).place == pin.place
-                {
-                    self.lose(id);
-                }
+                self.lose_if_at(&pin.digest, 0, pin.place);
             }
             Verdict::Unreadable(error) => {
                 self.counters.read_errors += 1;
-                if error == IoError::Gone {
-                    self.fail_device(pin.device);
+                if error.lasts() {
+                    self.lose_if_at(&pin.digest, 0, pin.place);
+                    if let Some(device) = pin.device {
+                        self.read_failed(device, error);
+                    }
                 }
             }
+        }
+    }
+
+    /// Loses what lies in a place, unless it is no longer what was read there.
+    pub(super) fn lose_if_at(&mut self, digest: &Digest, part: u32, place: Place) {
+        if let Some(id) = self.catalog.find(digest)
+            && self.catalog.places(id).get(part as usize) == Some(&place)
+        {
+            self.lose(id);
+        }
+    }
+
+    /// A device that gives back nothing of what is asked of it is not waited for to fail a write, too.
+    pub(super) fn read_failed(&mut self, device: usize, error: IoError) {
+        let target = &mut self.devices[device];
+        target.unreadable_in_a_row += 1;
+        if error == IoError::Gone || target.unreadable_in_a_row >= UNREADABLE_IN_A_ROW_MAX {
+            self.fail_device(device);
         }
     }
 
@@ -220,7 +244,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             records.push(self.record_read(&view, shape, key, part, place, &blocks));
         }
         let pin = PinId(self.fresh_id());
-        let (device, _) = self.locate(view.place.extent);
+        let mut devices: Vec<_> = extents.iter().map(|extent| self.locate(*extent).0).collect();
+        devices.dedup();
+        let device = if let [device] = devices[..] { Some(device) } else { None };
         self.pins.insert(pin, Pin { extents, digest: view.digest, place: view.place, device });
         let value = ValueInfo { length: view.length, checksum: view.checksum };
         ReadPlan { pin, value, blocks, records }

@@ -173,6 +173,18 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     ///
     /// Devices that cannot be used are left out and reported; only when none can be used this is an error.
     pub fn open(now_ms: u64, config: Config, disks: &mut dyn Disks) -> Result<(Self, OpenReport), OpenError> {
+        let (mut store, mut report) = Self::load(now_ms, config, disks)?;
+        store.raise_generation(disks, &mut report)?;
+        store.count_found(&mut report);
+        Ok((store, report))
+    }
+
+    /// What is on these devices, as it will be when the store is opened. Nothing is written.
+    pub(super) fn load(
+        now_ms: u64,
+        config: Config,
+        disks: &mut dyn Disks,
+    ) -> Result<(Self, OpenReport), OpenError> {
         let mut report = OpenReport::default();
         let found = find_devices(disks, &mut report);
         let Some(members) = choose_members(found, config.server_id, &mut report) else {
@@ -190,10 +202,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         let mut store = Self::empty(now_ms, config, members);
         Replay::run(&mut store, disks, &mut report);
-        store.raise_generation(disks, &mut report)?;
-        report.values = (store.catalog.len() - store.manifests.len()) as u64;
-        report.manifests = store.manifests.len() as u64;
+        store.count_found(&mut report);
         Ok((store, report))
+    }
+
+    fn count_found(&self, report: &mut OpenReport) {
+        report.values = (self.catalog.len() - self.manifests.len()) as u64;
+        report.manifests = self.manifests.len() as u64;
     }
 
     fn empty(now_ms: u64, config: Config, members: Vec<(u16, Geometry, Superblock)>) -> Self {

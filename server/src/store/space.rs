@@ -106,6 +106,8 @@ pub struct Device {
     /// Records that are alive, for the length of a rewritten journal.
     pub records: u64,
     pub failed: bool,
+    /// Values that could not be read since one last could.
+    pub unreadable_in_a_row: u32,
     /// Writes completed, ever.
     pub completed: u64,
     /// `completed` as of the start of the last successful flush.
@@ -149,6 +151,7 @@ impl Device {
             superblock_write: SuperblockWrite::default(),
             records: 0,
             failed: false,
+            unreadable_in_a_row: 0,
             completed: 0,
             flushed: 0,
             flushing: None,
