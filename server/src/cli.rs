@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed (one line says why and what to do), 2 the command line itself is wrong. Of `drive check` and
 //! `drive scrub`, which are for scripts: 0 nothing found, 1 damage found, 2 it could not be looked for.
 
+mod drive;
 mod setup;
 
 use std::io::{self, Write};
@@ -30,6 +31,9 @@ enum Command {
     Start(StartArgs),
     /// Make whole drives one store, for direct mode, and print a configuration for it.
     Setup(setup::Args),
+    /// Look at drives: what is on them, whether it holds, and how they fare in a running server.
+    #[command(subcommand)]
+    Drive(drive::Command),
     /// Make a new shared key and print it.
     Keygen,
     /// Work with configuration files.
@@ -85,6 +89,12 @@ enum CliError {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
+        Command::Drive(command) => {
+            return drive::run(command).unwrap_or_else(|failed| {
+                let _ = writeln!(io::stderr(), "memkv: {}", failed.error);
+                failed.code
+            });
+        }
         Command::Start(args) => start(args),
         Command::Setup(args) => setup::run(args).map_err(CliError::Setup),
         Command::Keygen => keygen(),

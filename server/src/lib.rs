@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli`, `banner`, `config`, `keys`, `data_directory`, `logging` | what people give it and what it tells them |
 //! | `setup`, `probe` | making drives a store; what is on a drive, and who uses it |
+//! | `control` | what the command and a running server say to each other |
 //! | `start` | a server's life: from its settings to its last flush |
 //! | `shell` | sockets, threads, the clock and the service's lock |
 //! | `service` | requests and replies, sans-io |
@@ -15,6 +16,7 @@
 pub mod banner;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod data_directory;
 pub mod io;
 pub mod keys;

@@ -21,6 +21,7 @@ mod manifests;
 pub mod payload;
 mod reads;
 mod reply;
+mod scrub;
 mod slab;
 mod stats;
 #[cfg(test)]

@@ -7,10 +7,12 @@
 //! pausing a peer. Lock order: the service, then the links, then one link.
 
 mod connection;
+mod control;
 mod drives;
 mod io;
 mod link;
 mod regions;
+mod scrub;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +23,12 @@ use memkv_transport::buf::BufPool;
 use tokio::sync::Notify;
 
 pub use self::connection::{Door, serve, serve_local};
+pub use self::control::{Control, Controlled};
 pub use self::drives::{DriveErrors, Drives};
 use self::io::{Job, Queue};
 use self::link::Link;
 use self::regions::Mapped;
+pub use self::scrub::Scrubber;
 use crate::service::{
     BODY_BYTES_TOTAL_MAX, CloseReason, ConnectionId, Joined, Output, ReadError, ReadId, ReadOutcome, Service,
 };

@@ -9,6 +9,7 @@ mod storage;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +28,12 @@ pub use self::storage::{STORE, StorageError, format_options};
 #[cfg(target_os = "linux")]
 pub use self::storage::{is_in_use, open_drive};
 use crate::banner::{Banner, library_directory};
-use crate::config::{KeySource, Settings};
+use crate::config::{KeySource, Medium, Settings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};
 use crate::keys::{self, KeyError};
 use crate::logging::{self, LoggingError};
 use crate::service::{Service, ServiceLimits};
-use crate::shell::{Door, Shell, serve, serve_local};
+use crate::shell::{Control, Controlled, Door, Scrubber, Shell, serve, serve_local};
 
 /// How long requests in flight may take to end when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -107,6 +108,17 @@ async fn run_async(
     let server_id = storage.store.server_id();
     let service = Service::new(storage.store, ServiceLimits::default(), 0);
     let shell = Shell::start(service, storage.drives)?;
+    let data_directory = directory.map(DataDirectory::path);
+    let scrubber = match settings.storage.medium {
+        Medium::Memory { .. } => None,
+        Medium::File { .. } | Medium::Direct { .. } => {
+            let place = data_directory.map(Path::to_owned);
+            Some(Scrubber::start(Arc::clone(&shell), settings.storage.scrub, place, &storage.shards)?)
+        }
+    };
+    let left_out = storage.left_out;
+    let controlled = Arc::new(Controlled { shell: Arc::clone(&shell), scrubber, left_out });
+    let control = data_directory.map(|path| tokio::spawn(control(path.to_owned(), Arc::clone(&controlled))));
     let clock = tokio::spawn(Arc::clone(&shell).keep_time());
     let made_here = matches!(settings.keys, KeySource::DataDirectory);
     let banner = Banner {
@@ -126,12 +138,26 @@ async fn run_async(
     let mut peers = JoinSet::new();
     accept((&listener, &local), &shell, &door, settings.connections_max, &mut peers, &mut signals).await;
     drop((listener, local));
-    let drained = drain(&shell, &mut peers, &mut signals).await;
+    if let Some(task) = control {
+        task.abort();
+    }
+    let drained = drain(&shell, controlled, &mut peers, &mut signals).await;
     clock.abort();
     if drained.is_ok() {
         tracing::info!("stopped in good order");
     }
     drained
+}
+
+/// Serves the control socket. A server without one serves all the same.
+async fn control(data_directory: PathBuf, controlled: Arc<Controlled>) {
+    match Control::listen(&data_directory) {
+        Ok(control) => control.serve(&controlled).await,
+        Err(error) => {
+            let directory = data_directory.display();
+            tracing::warn!(%error, %directory, "no control socket: `memkv drive` cannot ask this server");
+        }
+    }
 }
 
 fn terms(server_id: [u8; 16], local_path: String) -> ServerTerms {
@@ -210,8 +236,18 @@ async fn accept(
     }
 }
 
-async fn drain(shell: &Arc<Shell>, peers: &mut JoinSet<()>, signals: &mut Signals) -> Result<(), StartError> {
+async fn drain(
+    shell: &Arc<Shell>,
+    controlled: Arc<Controlled>,
+    peers: &mut JoinSet<()>,
+    signals: &mut Signals,
+) -> Result<(), StartError> {
     tracing::info!(connections = peers.len(), "stopping");
+    // Scrubbing gives the store work of its own: it ends first.
+    tokio::select! {
+        () = signals.next() => return Err(StartError::Quit),
+        closed = tokio::task::spawn_blocking(move || controlled.close()) => closed.map_err(std::io::Error::from)?,
+    }
     let stopped = tokio::select! {
         () = signals.next() => return Err(StartError::Quit),
         stopped = tokio::time::timeout(DRAIN_MAX, shell.stop()) => stopped,

@@ -186,6 +186,13 @@ pub fn shard_path(directory: &Path, shard: u16) -> PathBuf {
     directory.join(format!("shard-{shard:02}.memkv"))
 }
 
+/// The shards that a directory's store has, from the first to the last that is there.
+pub fn shard_paths(directory: &Path) -> Vec<PathBuf> {
+    let last = (0..DEVICES_MAX).rev().find(|shard| shard_path(directory, *shard).exists());
+    let count = last.map_or(0, |last| last + 1);
+    (0..count).map(|shard| shard_path(directory, shard)).collect()
+}
+
 /// Opens a directory's shards, or makes them when there is no store yet: `shards` files that share `capacity_bytes`.
 ///
 /// A shard that cannot be opened becomes an [`Absent`] device; the store reports it and goes on with the others.

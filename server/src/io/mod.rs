@@ -24,7 +24,7 @@ use crate::store::{Command, Disks, Done, Geometry, IoError, Op, ReadRequest, Rea
 #[cfg(target_os = "linux")]
 pub use direct::{Mode, UringDevice};
 pub use faulty::{Faults, FaultyDevice};
-pub use file::{Absent, Directory, DirectoryError, FileDevice, open_directory, shard_path};
+pub use file::{Absent, Directory, DirectoryError, FileDevice, open_directory, shard_path, shard_paths};
 pub use memory::MemoryDevice;
 
 /// Something that keeps bytes. Offsets and lengths are multiples of 4096.

@@ -29,6 +29,10 @@ const FILE_THREADS: usize = 4;
 pub struct Storage {
     pub store: Store<Buf>,
     pub drives: Drives,
+    /// Of file mode, by slot.
+    pub shards: Vec<String>,
+    /// Drives that are no part of the store, by slot, and why.
+    pub left_out: Vec<(u16, String)>,
 }
 
 #[derive(Debug, Error)]
@@ -39,6 +43,10 @@ pub enum StorageError {
         "cannot make the store in {path}: {source}; free space there, or choose another place with --data DIR"
     )]
     Make { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot make the store in {path}: {source}; free space there, or choose another place with --data DIR"
+    )]
+    FormatShards { path: PathBuf, source: OpenError },
     #[error("cannot make the store: {0}")]
     Format(OpenError),
     #[error(
@@ -92,7 +100,8 @@ fn open_memory(capacity: ByteSize, config: Config) -> Result<Storage, StorageErr
     let mut devices = Devices::new(vec![device]);
     store::format(&mut devices, &config, format_options()?).map_err(StorageError::Format)?;
     let (store, _) = Store::open(0, config, &mut devices).map_err(StorageError::Format)?;
-    Ok(Storage { store, drives: Drives::new(devices, vec!["memory".to_owned()], true, 0) })
+    let drives = Drives::new(devices, vec!["memory".to_owned()], true, 0);
+    Ok(Storage { store, drives, shards: Vec::new(), left_out: Vec::new() })
 }
 
 fn open_file(capacity: ByteSize, config: Config, directory: &Path) -> Result<Storage, StorageError> {
@@ -114,7 +123,8 @@ fn open_file(capacity: ByteSize, config: Config, directory: &Path) -> Result<Sto
             "the store keeps the capacity it was made with; storage.capacity is not applied"
         );
     }
-    Ok(Storage { store, drives: Drives::new(devices, names, false, FILE_THREADS) })
+    let drives = Drives::new(devices, names.clone(), false, FILE_THREADS);
+    Ok(Storage { store, drives, shards: names, left_out: left_out(&report) })
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -163,7 +173,8 @@ fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> R
         result.map_err(|source| StorageError::OpenDrives { drives: names.join(" "), source })?;
     log_opened(&report, &names);
     let threads = (DIRECT_THREADS_A_DRIVE * drives.len()).min(DIRECT_THREADS_MAX);
-    Ok(Storage { store, drives: Drives::new(devices, names, false, threads) })
+    let drives = Drives::new(devices, names, false, threads);
+    Ok(Storage { store, drives, shards: Vec::new(), left_out: left_out(&report) })
 }
 
 /// Opens a drive for this process alone. The kernel takes down what a killed process had in flight some time after its end, and
@@ -201,7 +212,8 @@ fn make(capacity: ByteSize, config: &Config, directory: &Path, path: &Path) -> R
     }
     let made = open_directory(&aside, SHARDS, capacity.bytes())?;
     let mut devices = Devices::new(made.devices);
-    store::format(&mut devices, config, format_options()?).map_err(StorageError::Format)?;
+    store::format(&mut devices, config, format_options()?)
+        .map_err(|source| StorageError::FormatShards { path: path.to_owned(), source })?;
     drop(devices);
     fs::rename(&aside, path).map_err(failed)?;
     fs::File::open(directory).and_then(|handle| handle.sync_all()).map_err(failed)?;
@@ -215,6 +227,10 @@ pub fn format_options() -> Result<FormatOptions, StorageError> {
     getrandom::fill(&mut options.server_id).map_err(StorageError::Random)?;
     getrandom::fill(&mut options.secrets).map_err(StorageError::Random)?;
     Ok(options)
+}
+
+fn left_out(report: &OpenReport) -> Vec<(u16, String)> {
+    report.problems.iter().map(|(slot, problem)| (*slot, problem.to_string())).collect()
 }
 
 fn log_opened(report: &OpenReport, names: &[String]) {
