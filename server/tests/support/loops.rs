@@ -1,11 +1,15 @@
 //! Loop devices over sparse files: real block devices for tests that may have some.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub struct Loop {
     pub path: PathBuf,
+    /// The file under it.
+    pub file: PathBuf,
     /// The kernel detaches the device when its last user is gone: this one goes with the test, however that ends.
     _user: File,
 }
@@ -20,7 +24,7 @@ impl Loop {
         let user = File::options().read(true).write(true).open(&path);
         // In use, it is only marked to be detached.
         losetup(&["--detach", &path.to_string_lossy()])?;
-        Ok(Loop { path, _user: user.map_err(|error| error.to_string())? })
+        Ok(Loop { path, file, _user: user.map_err(|error| error.to_string())? })
     }
 
     pub fn text(&self) -> &str {
