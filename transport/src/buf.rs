@@ -487,9 +487,14 @@ impl Buf {
 
     /// Where in shared memory it begins; `None` if it lies elsewhere.
     pub fn place(&self) -> Option<Place> {
+        self.place_of(0)
+    }
+
+    /// Where in shared memory one of its bytes is.
+    pub fn place_of(&self, at: usize) -> Option<Place> {
         // SAFETY: a handle keeps its block alive.
         let place = unsafe { self.block?.as_ref() }.place?;
-        Some(Place { offset: place.offset + self.start as u64, ..place })
+        Some(Place { offset: place.offset + (self.start + at) as u64, ..place })
     }
 
     /// Never gives the memory back: another process may still write to it. It stays counted in its pool's budget.

@@ -56,6 +56,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Reader { io, receiver, pool }
     }
 
+    /// What is read from.
+    pub fn io_mut(&mut self) -> &mut R {
+        &mut self.io
+    }
+
     /// The bytes of a frame that is not whole yet; 0 between two frames. A peer that stays in one holds memory.
     pub fn pending_size_bytes(&self) -> usize {
         self.receiver.pending_size_bytes()
