@@ -5,6 +5,8 @@
 /// \[MKV-REG-1\] A server MUST refuse, with `invalid`, a place outside the registered bytes.
 /// \[MKV-REG-3\] The pieces of one frame, inline and in regions, have together at most `payloadSizeBytesMax` bytes; a message with a frame of more
 /// is `invalid`.
+/// \[MKV-REG-6\] When a connection ends, the server closes its side after its last access to memory that was registered on it; until then a client
+/// MUST NOT use memory again that an unanswered request named.
 /// \[MKV-REG-5\] A server MUST copy bytes out of shared memory before it verifies them, and store that copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region<'a> {

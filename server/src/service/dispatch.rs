@@ -69,7 +69,7 @@ impl Dispatch for Service {
         // What was never registered is easily forgotten.
         if !request.regions.is_empty() {
             match self.take_registration(call.name) {
-                Status::Ok => {}
+                Status::Ok => self.counters.memory_registered += 1,
                 status => return self.fail(call.name, status),
             }
         }

@@ -543,6 +543,8 @@ impl Service {
                 for piece in outcome.pieces {
                     reading.ready_bytes += piece.bytes.len();
                     self.counters.read_bytes += piece.length as u64;
+                    // What stays with the piece is counted when it is sent.
+                    self.counters.bytes_sent += (piece.length - piece.bytes.len()) as u64;
                     reading.ready.push_back((flight.item as u32, piece));
                 }
                 let more = item.next < item.end && !matches!(reading.kind, Kind::Manifest(_));

@@ -29,12 +29,13 @@ pub struct Counters {
     pub manifests_incomplete: u64,
     pub manifests_read: u64,
     pub manifests_deleted: u64,
+    pub memory_registered: u64,
     pub checksum_mismatches: u64,
 }
 
 impl Counters {
     /// In the order of their names.
-    pub fn list(&self) -> [(&'static str, u64); 24] {
+    pub fn list(&self) -> [(&'static str, u64); 25] {
         [
             ("bytes_received", self.bytes_received),
             ("bytes_sent", self.bytes_sent),
@@ -52,6 +53,7 @@ impl Counters {
             ("manifests_incomplete", self.manifests_incomplete),
             ("manifests_put", self.manifests_put),
             ("manifests_read", self.manifests_read),
+            ("memory_registered", self.memory_registered),
             ("read_bytes", self.read_bytes),
             ("read_misses", self.read_misses),
             ("reads", self.reads),

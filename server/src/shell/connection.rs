@@ -116,7 +116,7 @@ fn refuse(shell: &Shell, peer: &Peer, error: &TransportError) {
 async fn serve_accepted(
     shell: Arc<Shell>,
     regions: Regions,
-    (reader, writer, client): (Reader, Writer, ClientInfo),
+    (mut reader, writer, client): (Reader, Writer, ClientInfo),
     peer: Peer,
 ) {
     let id = shell.with_service(|service, now_ms| service.connected(now_ms, &client.client_id));
@@ -124,7 +124,9 @@ async fn serve_accepted(
     shell.links.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&link));
     log_begin(&client, &peer);
     let sending = tokio::spawn(send(Arc::clone(&shell), Arc::clone(&link), id, writer));
-    let outcome = receive(&shell, &link, id, reader).await;
+    let outcome = receive(&shell, &link, id, &mut reader).await;
+    // Before the peer can see that the connection is closed.
+    link.regions.close();
     match &outcome {
         Ok(()) => tracing::debug!(%peer, "a connection ended"),
         Err(error) => tracing::info!(%peer, %error, "a connection ended"),
@@ -158,7 +160,7 @@ async fn receive(
     shell: &Shell,
     link: &Link,
     id: ConnectionId,
-    mut reader: Reader,
+    reader: &mut Reader,
 ) -> Result<(), ConnectionError> {
     let mut pieces = Vec::new();
     let mut pending_before = false;
@@ -183,7 +185,7 @@ async fn receive(
         let message = Message::new(frame.control)?;
         let request = Request::decode(&message)?;
         let payload = frame.payload.unwrap_or_default();
-        let cut = tokio::select! {
+        let (cut, copied_bytes) = tokio::select! {
             biased;
             () = link.ended() => return Ok(()),
             cut = cut(shell, link, &request, &payload, &mut pieces) => cut?,
@@ -201,7 +203,7 @@ async fn receive(
             payload_bytes: payload.len(),
             pieces: cut.is_ok().then_some(&mut pieces),
         };
-        let received_bytes = (frame.control.len() + payload.len()) as u64;
+        let received_bytes = (frame.control.len() + payload.len() + copied_bytes) as u64;
         drop(payload);
         shell.with_service(|service, now_ms| {
             service.counters_mut().bytes_received += received_bytes;
@@ -214,21 +216,22 @@ async fn receive(
     Ok(())
 }
 
-/// Cuts a frame's bytes into pieces, after copying those that the client shares. While there is no memory for the copy the
-/// peer waits.
+/// Cuts a frame's bytes into pieces, after copying those that the client shares; tells how many these are. While there is no
+/// memory for the copy the peer waits.
 async fn cut(
     shell: &Shell,
     link: &Link,
     request: &Request<'_>,
     payload: &Buf,
     pieces: &mut Vec<payload::PieceBytes>,
-) -> Result<Result<(), payload::Uneven>, TransportError> {
+) -> Result<(Result<(), payload::Uneven>, usize), TransportError> {
     let copy = match payload::region_bytes(request, payload) {
         Ok(0) => BufMut::default(),
         Ok(size_bytes) => shell.received.take(size_bytes).await?,
-        Err(uneven) => return Ok(Err(uneven)),
+        Err(uneven) => return Ok((Err(uneven), 0)),
     };
-    Ok(payload::split_with(request, payload, &link.regions, copy, pieces))
+    let copied_bytes = copy.len();
+    Ok((payload::split_with(request, payload, &link.regions, copy, pieces), copied_bytes))
 }
 
 /// Sends what the link has until it ends.
@@ -244,6 +247,7 @@ async fn send(shell: Arc<Shell>, link: Arc<Link>, id: ConnectionId, mut writer: 
     for frame in frames {
         forget(&shell, id, &frame);
     }
+    link.regions.close();
     // The peer may be gone already.
     let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
 }

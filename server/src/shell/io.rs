@@ -99,14 +99,19 @@ impl Shell {
         };
         // Asked first: a device is not read for a place that is not there.
         let link = self.link(landing.connection).ok_or(ReadError::Landing)?;
-        let region = link.regions.find(landing.region).ok_or(ReadError::Landing)?;
         let length = command.range.end.saturating_sub(command.range.start) as usize;
-        region.check(landing.offset, length).map_err(|_| ReadError::Landing)?;
+        let inside = link.regions.with(landing.region, |region| region.check(landing.offset, length).is_ok());
+        if inside != Some(true) {
+            return Err(ReadError::Landing);
+        }
         let mut outcome = read::execute(command, &mut DeviceSource(self))?;
         for piece in &mut outcome.pieces {
             let bytes = std::mem::take(&mut piece.bytes);
             let offset = landing.offset + (piece.offset - command.range.start);
-            region.write(offset, &bytes).map_err(|_| ReadError::Landing)?;
+            let written = link.regions.with(landing.region, |region| region.write(offset, &bytes).is_ok());
+            if written != Some(true) {
+                return Err(ReadError::Landing);
+            }
         }
         Ok(outcome)
     }

@@ -2,10 +2,10 @@
 //!
 //! Files that came beside frames are taken in order, one for each descriptor, whatever becomes of the message. Invariants:
 //! a connection has at most [`REGIONS_MAX`] regions and the server at most [`MAPPED_MAX`] mappings; a file that several
-//! connections register is mapped once. A region that is forgotten stays mapped until the copies under way have ended.
+//! connections register is mapped once; once [`Regions::close`] has returned, nothing more is copied on behalf of the connection.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use memkv_transport::local::Files;
 use memkv_transport::shared::{FileId, Region, RegionError};
@@ -90,32 +90,51 @@ impl Refusal {
 //= MKV-REG-2
 #[derive(Debug, Default)]
 pub(super) struct Regions {
-    table: Mutex<HashMap<u32, Arc<Region>>>,
+    /// Held for reading while bytes are copied.
+    table: RwLock<Table>,
     /// There on connections that files can come over.
     files: Option<Files>,
 }
 
+#[derive(Debug, Default)]
+struct Table {
+    regions: HashMap<u32, Arc<Region>>,
+    closed: bool,
+}
+
 impl Regions {
     pub fn over(files: Option<Files>) -> Regions {
-        Regions { table: Mutex::default(), files }
+        Regions { table: RwLock::default(), files }
     }
 
-    pub fn find(&self, id: u32) -> Option<Arc<Region>> {
-        self.lock().get(&id).cloned()
+    /// Uses a region, if it is registered.
+    pub fn with<T>(&self, id: u32, copy: impl FnOnce(&Region) -> T) -> Option<T> {
+        self.read().regions.get(&id).map(|region| copy(region))
+    }
+
+    /// Forgets all regions, after the copies under way have ended.
+    //= MKV-REG-6
+    pub fn close(&self) {
+        let mut table = self.write();
+        table.closed = true;
+        table.regions.clear();
     }
 
     /// Does what a Ping asks for.
     //= MKV-PING-2
     pub async fn register(&self, mapped: &Arc<Mapped>, ping: &Ping<'_>) -> Status {
         {
-            let mut table = self.lock();
+            let mut table = self.write();
             ping.released.iter().for_each(|id| {
-                table.remove(&id);
+                table.regions.remove(&id);
             });
         }
         match self.open_all(mapped, ping).await {
             Ok(regions) => {
-                self.lock().extend(regions);
+                let mut table = self.write();
+                if !table.closed {
+                    table.regions.extend(regions);
+                }
                 Status::Ok
             }
             Err(refusal) => {
@@ -138,7 +157,7 @@ impl Regions {
             let file = if shared { files.take() } else { None };
             taken.push((descriptor.id, descriptor.length, shared, file));
         }
-        if self.lock().len() + taken.len() > REGIONS_MAX as usize {
+        if self.read().regions.len() + taken.len() > REGIONS_MAX as usize {
             return Err(Refusal::TooManyHere);
         }
         let mut regions: Vec<(u32, Arc<Region>)> = Vec::with_capacity(taken.len());
@@ -146,7 +165,7 @@ impl Regions {
             if !shared {
                 return Err(Refusal::Kind);
             }
-            if self.lock().contains_key(&id) || regions.iter().any(|(other, _)| *other == id) {
+            if self.read().regions.contains_key(&id) || regions.iter().any(|(other, _)| *other == id) {
                 return Err(Refusal::Twice { id });
             }
             let file = file.ok_or(Refusal::NoFile { id })?;
@@ -157,18 +176,23 @@ impl Regions {
         Ok(regions)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Arc<Region>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl payload::Regions for Regions {
     fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<(), Status> {
-        let Some(region) = self.find(region) else {
+        match self.with(region, |region| region.read(offset, into)) {
+            Some(Ok(())) => Ok(()),
             //= MKV-REG-1
-            return Err(if self.files.is_some() { Status::Invalid } else { Status::Unsupported });
-        };
-        //= MKV-REG-1
-        region.read(offset, into).map_err(|_| Status::Invalid)
+            Some(Err(_)) => Err(Status::Invalid),
+            None if self.files.is_some() => Err(Status::Invalid),
+            None => Err(Status::Unsupported),
+        }
     }
 }
