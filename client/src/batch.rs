@@ -7,7 +7,7 @@ use memkv_wire::{Retry, Status};
 
 use crate::core::CallOptions;
 use crate::driver::Event;
-use crate::error::{Error, PeerMisbehaved, StorageError};
+use crate::error::{ConnectionError, Error, PeerMisbehaved, StorageError};
 use crate::operation::BATCH_ITEMS_MAX;
 use crate::operation::read::{Collected, ReadReplies, ReadStatus, Sink, Slices, Value};
 use crate::operation::write::PutItem;
@@ -16,6 +16,8 @@ use crate::operation::write::PutItem;
 const MESSAGE_SIZE_BYTES: u64 = 8 << 20;
 /// Attempts that damaged bytes may cost an item.
 pub(crate) const DAMAGES_MAX: u32 = 2;
+/// How often a batch is built anew because the memory that it named is registered nowhere any more.
+const REBUILDS_MAX: u32 = 8;
 /// The first delay before the refused items of a batch are tried again; it doubles.
 const REFUSED_DELAY_MS: u64 = 20;
 
@@ -124,16 +126,20 @@ pub(crate) struct Again {
     deadline: Instant,
     options: CallOptions,
     attempts: u32,
+    rebuilds: u32,
 }
 
 impl Again {
     pub fn new(options: CallOptions) -> Self {
         let deadline = Instant::now() + Duration::from_millis(options.timeout_ms.min(u64::from(u32::MAX)));
-        Self { deadline, options, attempts: 0 }
+        Self { deadline, options, attempts: 0, rebuilds: 0 }
     }
 
     /// The options of the next attempt: the time that is left.
     pub fn options(&self) -> CallOptions {
+        if self.attempts == 0 && self.rebuilds == 0 {
+            return self.options;
+        }
         let left = self.deadline.saturating_duration_since(Instant::now());
         CallOptions { timeout_ms: left.as_millis().max(1) as u64, ..self.options }
     }
@@ -145,6 +151,13 @@ impl Again {
             Retry::AfterDelay => true,
             Retry::Resend => self.attempts < DAMAGES_MAX,
         }
+    }
+
+    /// Whether a message that failed so is to be built anew, at once.
+    pub fn anew(&mut self, error: &Error) -> bool {
+        let gone = matches!(error, Error::Connection(ConnectionError::MemoryGone));
+        self.rebuilds += u32::from(gone);
+        gone && self.rebuilds <= REBUILDS_MAX
     }
 
     /// Waits before the next attempt; false if there is no time for one.

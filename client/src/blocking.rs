@@ -147,6 +147,15 @@ impl Client {
         self.wait(self.client.get_many(keys))
     }
 
+    /// See [`crate::Client::get_many_expecting`].
+    pub fn get_many_expecting(
+        &self,
+        keys: &[&[u8]],
+        lengths: &[u64],
+    ) -> Result<Vec<Result<Option<Value>, Error>>, Error> {
+        self.wait(self.client.get_many_expecting(keys, lengths))
+    }
+
     /// See [`crate::Client::get_many_into`].
     pub fn get_many_into(
         &self,

@@ -16,7 +16,7 @@ use memkv_transport::buf::{Buf, BufMut, BufPool};
 use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
 use memkv_wire::{Status, limits, op};
 
-use crate::batch::{Again, DAMAGES_MAX, Part, ResettableSink, groups, miss, outcome};
+use crate::batch::{Again, groups, miss, outcome};
 use crate::config::Config;
 use crate::core::{CallOptions, Counters, Message};
 use crate::driver::{Event, Shared, run_all};
@@ -25,11 +25,10 @@ use crate::operation::keys::{KeysOperation, KeysReplies, keys};
 use crate::operation::manifest::{
     GetManifestReplies, Published, PutManifestReplies, Reference, StoredManifest, get_manifest, put_manifest,
 };
-use crate::operation::read::{
-    Collected, ReadRange, ReadReplies, ReadStatus, Slices, Value, batch_read, read,
-};
+use crate::operation::read::{Collected, ReadRange, ReadStatus, Slices, Value};
 use crate::operation::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
 use crate::operation::{check_key, check_name, single, with_response};
+use crate::reading::LengthHint;
 
 /// A connection pool to one server, in one namespace. Clones share it; it ends with the last one.
 #[derive(Debug, Clone)]
@@ -45,6 +44,8 @@ struct Inner {
     pool: BufPool,
     /// The last one that was chosen for a manifest.
     generation: AtomicU64,
+    /// How long the next value of unknown length may be, by the last one.
+    length_hint: LengthHint,
 }
 
 impl Inner {
@@ -67,8 +68,6 @@ impl Drop for Inner {
 
 /// The buffers that [`Client::warm_up`] touches: those of whole frames.
 const WARM_SIZE_BYTES: usize = limits::PAYLOAD_SIZE_BYTES_MAX as usize;
-/// Reads of one message: their lengths are not known beforehand, and a batch spreads over the connections.
-const MESSAGE_READS: usize = 512;
 /// Attempts to publish a manifest while others publish later ones under the same name.
 const PUBLISH_ATTEMPTS_MAX: u32 = 4;
 
@@ -82,10 +81,16 @@ impl Client {
         if namespace.len() > max {
             return Err(ApiMisuse::NamespaceSize { size_bytes: namespace.len(), max }.into());
         }
-        let pool = BufPool::new(config.send_size_bytes_max);
         let shared = Shared::start(config)?;
+        let pool = shared.send_pool().clone();
         let client = Self {
-            inner: Arc::new(Inner { shared, namespace, pool, generation: AtomicU64::new(0) }),
+            inner: Arc::new(Inner {
+                shared,
+                namespace,
+                pool,
+                generation: AtomicU64::new(0),
+                length_hint: LengthHint::default(),
+            }),
             options,
         };
         let first = CallOptions { fail_fast: true, ..options };
@@ -152,7 +157,10 @@ impl Client {
         let mut retry = Again::new(self.options);
         while !left.is_empty() {
             let now: Vec<PutItem<'_>> = left.iter().map(|&index| items[index]).collect();
-            let statuses = self.put_once(&now, retry.options()).await?;
+            let statuses = match self.put_once(&now, retry.options()).await {
+                Err(error) if retry.anew(&error) => continue,
+                statuses => statuses?,
+            };
             let mut refused = Vec::new();
             for (&index, status) in left.iter().zip(statuses) {
                 if let Err(error) = &status
@@ -229,9 +237,19 @@ impl Client {
     /// Many values, in one message unless they are very many; `None` for what is not stored. Together they must fit
     /// [`Config::receive_size_bytes_max`]: what cannot be held is waited for until the time is up.
     pub async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Result<Option<Value>, Error>>, Error> {
+        self.get_many_expecting(keys, &[]).await
+    }
+
+    /// As [`Client::get_many`]; the caller knows how long the values should be, in the order of the keys, 0 where it does not.
+    /// One that is longer or shorter is read all the same; a good guess saves a round trip on the same host.
+    pub async fn get_many_expecting(
+        &self,
+        keys: &[&[u8]],
+        lengths: &[u64],
+    ) -> Result<Vec<Result<Option<Value>, Error>>, Error> {
         let ranges: Vec<_> = keys.iter().map(|key| ReadRange::whole(key)).collect();
         let mut collected = Collected::new(keys.len());
-        let statuses = self.read_many(&ranges, &mut collected).await?;
+        let statuses = self.read_many(&ranges, lengths, &mut collected).await?;
         let values = collected.values.into_iter();
         Ok(statuses
             .into_iter()
@@ -256,7 +274,7 @@ impl Client {
         let lengths_max = lengths.iter().map(|&length| length.min(limits::VALUE_SIZE_BYTES_MAX));
         let ranges = keys.iter().zip(lengths_max).map(|(key, length)| ReadRange { key, offset: 0, length });
         let ranges: Vec<_> = ranges.collect();
-        let statuses = self.read_many(&ranges, &mut Slices { buffers }).await?;
+        let statuses = self.read_many(&ranges, &[], &mut Slices { buffers }).await?;
         let fit = |(status, buffer_bytes): (ReadStatus, u64)| match outcome(status)? {
             Some((_, needed_bytes)) if needed_bytes > buffer_bytes => {
                 Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes }.into())
@@ -264,84 +282,6 @@ impl Client {
             read => Ok(read.map(|(size_bytes, _)| size_bytes as usize)),
         };
         Ok(statuses.into_iter().zip(lengths).map(fit).collect())
-    }
-
-    async fn read_one(
-        &self,
-        range: ReadRange<'_>,
-        sink: &mut impl ResettableSink,
-    ) -> Result<Option<(u64, u64)>, Error> {
-        let mut damages = 0;
-        loop {
-            let mut replies = ReadReplies::new(&[range]);
-            let mut call = self.inner.shared.call(self.options, |m| read(m, self.namespace(), range))?;
-            call.run(|event| replies.event(event, sink)).await?;
-            match replies.finish()?.pop() {
-                Some(ReadStatus::Damaged) if damages < DAMAGES_MAX => {
-                    damages += 1;
-                    sink.restart();
-                }
-                Some(status) => return outcome(status),
-                None => return Err(PeerMisbehaved::Results.into()),
-            }
-        }
-    }
-
-    /// Reads many ranges into a sink; tries those again that the server refused for now or that came damaged.
-    async fn read_many(
-        &self,
-        ranges: &[ReadRange<'_>],
-        sink: &mut impl ResettableSink,
-    ) -> Result<Vec<ReadStatus>, Error> {
-        let mut statuses: Vec<ReadStatus> = vec![ReadStatus::Miss; ranges.len()];
-        let mut left: Vec<usize> = (0..ranges.len()).collect();
-        let mut retry = Again::new(self.options);
-        while !left.is_empty() {
-            let mut refused = Vec::new();
-            let outcomes = self.read_once(ranges, &left, sink, retry.options()).await?;
-            for (&index, status) in left.iter().zip(outcomes) {
-                let again = match &status {
-                    ReadStatus::Damaged => retry.may(Status::ChecksumMismatch),
-                    ReadStatus::Failed(error) => retry.may(error.status),
-                    ReadStatus::Read { .. } | ReadStatus::Miss => false,
-                };
-                if again {
-                    sink.forget(index);
-                    refused.push(index);
-                }
-                statuses[index] = status;
-            }
-            if refused.is_empty() || !retry.wait().await {
-                break;
-            }
-            left = refused;
-        }
-        Ok(statuses)
-    }
-
-    async fn read_once(
-        &self,
-        ranges: &[ReadRange<'_>],
-        wanted: &[usize],
-        sink: &mut impl ResettableSink,
-        options: CallOptions,
-    ) -> Result<Vec<ReadStatus>, Error> {
-        let (mut calls, mut groups) = (Vec::new(), Vec::new());
-        for group in wanted.chunks(MESSAGE_READS) {
-            let asked: Vec<_> = group.iter().map(|&index| ranges[index]).collect();
-            calls.push(self.inner.shared.call(options, |m| batch_read(m, self.namespace(), &asked))?);
-            groups.push((group, ReadReplies::new(&asked)));
-        }
-        run_all(&self.inner.shared, &mut calls, |place, event| {
-            let (places, replies) = &mut groups[place];
-            replies.event(event, &mut Part { sink, places })
-        })
-        .await?;
-        let mut statuses = Vec::with_capacity(wanted.len());
-        for (_, replies) in groups {
-            statuses.extend(replies.finish()?);
-        }
-        Ok(statuses)
     }
 
     /// The lengths of values, 0 for what is not stored; at most 4096 keys.
@@ -423,17 +363,26 @@ impl Client {
         self.single::<op::Commit, _>(self.options, request, |_| ()).await
     }
 
-    async fn write_call(&self, build: impl FnOnce(&mut Message) -> Result<(), Error>) -> Result<(), Error> {
-        let mut call = self.inner.shared.call(self.options, build)?;
-        let mut status = None;
-        call.run(|event| {
-            status = match event {
-                Event::Frame(frame) => Some(with_response(frame, |r| Ok((r.status, r.detail.into())))?),
-                Event::Restarted => None,
-            };
-            Ok(())
-        })
-        .await?;
+    async fn write_call(&self, build: impl Fn(&mut Message) -> Result<(), Error>) -> Result<(), Error> {
+        let mut retry = Again::new(self.options);
+        let status = loop {
+            let mut status: Option<(Status, Box<str>)> = None;
+            let mut call = self.inner.shared.call(retry.options(), &build)?;
+            let ended = call.run(|event| {
+                status = match event {
+                    Event::Frame(frame) => Some(with_response(frame, |r| Ok((r.status, r.detail.into())))?),
+                    Event::Restarted => None,
+                };
+                Ok(())
+            });
+            match ended.await {
+                Err(error) if retry.anew(&error) => {}
+                ended => {
+                    ended?;
+                    break status;
+                }
+            }
+        };
         match status {
             Some((Status::Ok, _)) => Ok(()),
             //= MKV-STAT-1
@@ -571,8 +520,20 @@ impl Client {
         result.unwrap_or(Err(PeerMisbehaved::Results.into()))
     }
 
-    fn namespace(&self) -> &[u8] {
+    pub(crate) fn namespace(&self) -> &[u8] {
         &self.inner.namespace
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn options(&self) -> CallOptions {
+        self.options
+    }
+
+    pub(crate) fn length_hint(&self) -> &LengthHint {
+        &self.inner.length_hint
     }
 }
 

@@ -9,6 +9,42 @@ use crate::uri::{Endpoint, Uri};
 /// The environment variable that holds the shared key: 64 hexadecimal digits.
 pub const KEY_VARIABLE: &str = "MEMKV_AUTH_KEY";
 
+/// The environment variable that pins the transport.
+pub const TRANSPORT_VARIABLE: &str = "MEMKV_TRANSPORT";
+
+/// How a client reaches its server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// The fastest that both sides have: shared memory on the same host, else TCP.
+    #[default]
+    Auto,
+    /// TCP and nothing else.
+    Tcp,
+    /// The local socket and nothing else. The URI still names the TCP address, which says where the socket is.
+    Local,
+}
+
+impl Transport {
+    /// What the environment says in [`TRANSPORT_VARIABLE`].
+    pub fn from_env() -> Result<Self, Error> {
+        match std::env::var(TRANSPORT_VARIABLE) {
+            Ok(text) => Self::from_name(&text),
+            Err(std::env::VarError::NotPresent) => Ok(Self::Auto),
+            Err(std::env::VarError::NotUnicode(_)) => Err(ApiMisuse::Transport.into()),
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, Error> {
+        match name {
+            "" | "auto" => Ok(Self::Auto),
+            "tcp" => Ok(Self::Tcp),
+            "local" => Ok(Self::Local),
+            "rdma" => Err(ApiMisuse::NoRdma.into()),
+            _ => Err(ApiMisuse::Transport.into()),
+        }
+    }
+}
+
 /// The configuration of a client.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -24,6 +60,11 @@ pub struct Config {
     pub receive_size_bytes_max: usize,
     /// The most memory for the buffers of [`Client::buffer`](crate::Client::buffer).
     pub send_size_bytes_max: usize,
+    /// How the server is reached.
+    pub transport: Transport,
+    /// The memory of each direction that is made ready when it is first shared with a server on the same host. The
+    /// rest becomes ready as it is used.
+    pub warm_size_bytes: usize,
     /// Connections, windows and delays.
     pub settings: Settings,
     /// Told to the server, for its logs; at most 128 bytes of it.
@@ -46,14 +87,17 @@ impl Config {
             timeout_ms: 30_000,
             receive_size_bytes_max: 256 << 20,
             send_size_bytes_max: 256 << 20,
+            transport: Transport::Auto,
+            warm_size_bytes: 4 << 20,
             settings: Settings::default(),
             client_name: concat!("memkv-client ", env!("CARGO_PKG_VERSION")).to_owned(),
         })
     }
 
-    /// As [`Config::new`], with the key from the environment variable [`KEY_VARIABLE`].
+    /// As [`Config::new`], with the key from the environment variable [`KEY_VARIABLE`] and the transport from
+    /// [`TRANSPORT_VARIABLE`].
     pub fn from_env(uri: &str) -> Result<Self, Error> {
-        Self::new(uri, key_from_env()?)
+        Ok(Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? })
     }
 
     pub(crate) fn options(&self) -> CallOptions {
@@ -67,5 +111,24 @@ pub fn key_from_env() -> Result<Key, Error> {
         Ok(text) => Ok(Key::from_hex(&text).map_err(|_| ApiMisuse::KeyMalformed)?),
         Err(std::env::VarError::NotPresent) => Err(ApiMisuse::KeyAbsent.into()),
         Err(std::env::VarError::NotUnicode(_)) => Err(ApiMisuse::KeyMalformed.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transports_have_names() {
+        for (name, transport) in [
+            ("", Transport::Auto),
+            ("auto", Transport::Auto),
+            ("tcp", Transport::Tcp),
+            ("local", Transport::Local),
+        ] {
+            assert_eq!(Transport::from_name(name), Ok(transport));
+        }
+        assert_eq!(Transport::from_name("rdma"), Err(ApiMisuse::NoRdma.into()));
+        assert_eq!(Transport::from_name("TCP"), Err(ApiMisuse::Transport.into()));
     }
 }

@@ -6,23 +6,27 @@
 //! Tasks: one timer; for each connection a reader, which is also its life, and a writer. All end with
 //! [`Shared::close`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use memkv_transport::buf::{Buf, BufPool};
+use memkv_transport::net::{Reader, Writer};
 use memkv_transport::receiver::Frame;
 use memkv_transport::session::ClientTerms;
 use memkv_transport::stream::{Outgoing, PushError};
-use memkv_transport::tcp::{self, Reader, Writer};
+use memkv_transport::tcp;
 use memkv_wire::layout::{FRAME_HEADER_SIZE_BYTES, FRAME_TAG_SIZE_BYTES};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::core::{CallId, CallOptions, Command, ConnectionId, Core, Counters, Message, Progress, Reply};
 use crate::error::{ConnectionError, Error, PeerMisbehaved};
+use crate::local::{self, Connected};
 use crate::uri::Endpoint;
 
 /// What the tasks and the callers of one client share.
@@ -34,8 +38,11 @@ pub(crate) struct Shared {
     timer: Notify,
     config: Config,
     terms: ClientTerms,
+    /// For what is sent.
+    send_pool: BufPool,
     /// For what is received.
     pool: BufPool,
+    socket: local::Socket,
     runtime: Handle,
 }
 
@@ -44,10 +51,18 @@ struct State {
     /// By the slots of calls.
     wakers: Vec<Option<Waker>>,
     /// By the places of the pool.
-    connections: Vec<Option<AbortHandle>>,
+    connections: Vec<Option<Life>>,
     timer: Option<AbortHandle>,
     /// When the timer's task will look.
     timer_ms: u64,
+}
+
+/// The task of a connection.
+struct Life {
+    task: AbortHandle,
+    /// Set when the connection is to end but the task is not: it has to see the server's side closed.
+    leave: Arc<Notify>,
+    local: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -78,7 +93,9 @@ impl Shared {
             writable: (0..places).map(|_| Notify::new()).collect(),
             timer: Notify::new(),
             terms: ClientTerms::new(client_id, config.client_name.as_str()),
+            send_pool: BufPool::new(config.send_size_bytes_max),
             pool: BufPool::new(config.receive_size_bytes_max),
+            socket: local::Socket::default(),
             config,
             runtime,
         });
@@ -93,6 +110,16 @@ impl Shared {
         if let Some(timer) = self.lock().timer.take() {
             timer.abort();
         }
+    }
+
+    /// The buffers for what is sent.
+    pub fn send_pool(&self) -> &BufPool {
+        &self.send_pool
+    }
+
+    /// Whether a message that is begun now may name shared memory.
+    pub fn shares(&self) -> bool {
+        self.lock().core.shares()
     }
 
     /// The buffers for what is received.
@@ -121,12 +148,40 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect(&self) -> Result<(Reader, Writer, u32), ConnectionError> {
+    /// Connects over the best transport there is. Where the local socket is, only the server knows; it is asked over TCP, and
+    /// asked again when the socket that was used before does not answer.
+    async fn connect(&self) -> Result<Connected, ConnectionError> {
+        if let Some((path, server_id)) = self.socket.known() {
+            match self.connect_local(&path, server_id).await {
+                Ok(connected) => return Ok(connected),
+                Err(_) => self.socket.set(None),
+            }
+        }
         let Endpoint { host, port } = &self.config.server;
         let address = (host.as_str(), *port);
         let connected = tcp::connect(address, &self.config.key, &self.terms, self.pool.clone()).await;
         let (reader, writer, server) = connected.map_err(|error| ConnectionError::from(&error))?;
-        Ok((reader, writer, server.requests_in_flight_max))
+        let over_tcp = Connected::over_tcp(reader, writer, &server);
+        if self.config.transport == Transport::Tcp {
+            return Ok(over_tcp);
+        }
+        let moved = match server.local_path.as_str() {
+            "" => Err(ConnectionError::NoLocal),
+            path => self.connect_local(path, server.server_id).await,
+        };
+        match moved {
+            Ok(connected) => {
+                self.socket.set(Some((server.local_path, server.server_id)));
+                Ok(connected)
+            }
+            Err(_) if self.config.transport == Transport::Auto => Ok(over_tcp),
+            Err(_) => Err(ConnectionError::NoLocal),
+        }
+    }
+
+    async fn connect_local(&self, path: &str, server_id: [u8; 16]) -> Result<Connected, ConnectionError> {
+        let pools = (&self.send_pool, &self.pool);
+        local::connect(&self.config, &self.terms, pools, (path, server_id)).await
     }
 
     fn now_ms(&self) -> u64 {
@@ -149,14 +204,16 @@ impl Shared {
                 },
                 Command::Send(id) => self.writable[usize::from(id.slot())].notify_one(),
                 Command::Connect(id) => {
-                    let task = self.runtime.spawn(run_connection(Arc::clone(self), id));
-                    state.connections[usize::from(id.slot())] = Some(task.abort_handle());
+                    let (leave, local) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
+                    let run = run_connection(Arc::clone(self), id, Arc::clone(&leave), Arc::clone(&local));
+                    let task = self.runtime.spawn(run).abort_handle();
+                    state.connections[usize::from(id.slot())] = Some(Life { task, leave, local });
                 }
-                Command::Close(id) => {
-                    if let Some(task) = state.connections[usize::from(id.slot())].take() {
-                        task.abort();
-                    }
-                }
+                Command::Close(id) => match state.connections[usize::from(id.slot())].take() {
+                    Some(life) if life.local.load(Ordering::Acquire) => life.leave.notify_one(),
+                    Some(life) => life.task.abort(),
+                    None => {}
+                },
             }
         }
         if state.core.deadline_ms() < state.timer_ms {
@@ -188,33 +245,59 @@ async fn run_timer(shared: Arc<Shared>) {
 }
 
 /// The life of a connection.
-async fn run_connection(shared: Arc<Shared>, id: ConnectionId) {
-    let error = match shared.connect().await {
-        Err(error) => error,
-        Ok((reader, writer, requests_in_flight_max)) => {
-            tracing::debug!(server = %shared.config.server, slot = id.slot(), "connected");
-            shared.with(|core, now_ms| core.connected(now_ms, id, requests_in_flight_max));
-            let writer = tokio::spawn(run_writer(Arc::clone(&shared), id, writer));
-            let _guard = AbortOnDrop(writer.abort_handle());
-            tokio::select! {
-                error = run_reader(&shared, id, reader) => error,
-                ended = writer => ended.unwrap_or(ConnectionError::Closed),
-            }
-        }
+async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify>, local: Arc<AtomicBool>) {
+    let connected = match shared.connect().await {
+        Ok(connected) => connected,
+        Err(error) => return end(&shared, id, error),
     };
+    let Connected { mut reader, writer, requests_in_flight_max, shares, local: is_local } = connected;
+    tracing::debug!(server = %shared.config.server, slot = id.slot(), is_local, shares, "connected");
+    local.store(is_local, Ordering::Release);
+    shared.with(|core, now_ms| core.connected_sharing(now_ms, id, requests_in_flight_max, shares));
+    let mut writer = AbortOnDrop(tokio::spawn(run_writer(Arc::clone(&shared), id, writer)));
+    let error = tokio::select! {
+        error = run_reader(&shared, id, &mut reader) => error,
+        ended = &mut writer.0 => ended.unwrap_or(ConnectionError::Closed),
+        () = leave.notified() => ConnectionError::Closed,
+    };
+    drop(writer);
+    end(&shared, id, error);
+    let exposed = shared.lock().core.take_exposed(id);
+    if !exposed.is_empty() && !closed_by_server(&mut reader).await {
+        // Lost for as long as the process lives, rather than written to by two.
+        exposed.into_iter().for_each(Buf::leak);
+    }
+}
+
+fn end(shared: &Arc<Shared>, id: ConnectionId, error: ConnectionError) {
     tracing::debug!(server = %shared.config.server, slot = id.slot(), %error, "connection ended");
     shared.with(|core, now_ms| core.closed(now_ms, id, error));
 }
 
-struct AbortOnDrop(AbortHandle);
+/// Waits until the server has closed its side: it writes to no memory of the connection from then on.
+//= MKV-REG-6
+async fn closed_by_server(reader: &mut Reader) -> bool {
+    let closed = async {
+        // What still comes, nobody asks for any more; the rest of a stream that broke is not looked at.
+        while let Ok(Some(_)) = reader.next().await {}
+        let mut rest = [0; 4096];
+        while reader.io_mut().read(&mut rest).await.is_ok_and(|size_bytes| size_bytes > 0) {}
+    };
+    tokio::time::timeout(CLOSED_TIMEOUT, closed).await.is_ok()
+}
 
-impl Drop for AbortOnDrop {
+/// How long a server may take to close a connection that this side has ended.
+const CLOSED_TIMEOUT: Duration = Duration::from_secs(120);
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-async fn run_reader(shared: &Arc<Shared>, id: ConnectionId, mut reader: Reader) -> ConnectionError {
+async fn run_reader(shared: &Arc<Shared>, id: ConnectionId, reader: &mut Reader) -> ConnectionError {
     loop {
         match reader.next().await {
             Ok(Some(frame)) => {

@@ -63,6 +63,12 @@ pub enum ApiMisuse {
     /// A key that is none.
     #[error("MEMKV_AUTH_KEY is not a key: it must be 64 hexadecimal digits, as `memkv keygen` prints them")]
     KeyMalformed,
+    /// A transport that there is none of.
+    #[error("MEMKV_TRANSPORT is none of `auto`, `tcp`, `local` and `rdma`")]
+    Transport,
+    /// RDMA was asked for.
+    #[error("this release does not speak RDMA: set MEMKV_TRANSPORT to `auto`, or leave it out")]
+    NoRdma,
     /// A key of a value without bytes, or too long.
     #[error("a key has 1 to {max} bytes, this one has {size_bytes}")]
     KeySize {
@@ -189,6 +195,15 @@ pub enum ConnectionError {
     /// The peer broke the protocol.
     #[error(transparent)]
     Peer(PeerMisbehaved),
+    /// The server offers no local socket that this process can use, but the configuration allows nothing else.
+    #[error(
+        "the server offers no local socket that can be used from here: is it on this host, and of the same user?"
+    )]
+    NoLocal,
+    /// The shared memory that a message names is registered on no connection any more. Operations build their message
+    /// anew.
+    #[error("the connection that shared memory was registered on is gone")]
+    MemoryGone,
     /// This side has no memory for what comes, or made a frame that cannot be sent.
     #[error("this client cannot hold or make a frame that is within the protocol's limits")]
     Local,

@@ -15,13 +15,15 @@ mod config;
 pub mod core;
 mod driver;
 pub mod error;
+mod local;
 pub mod operation;
+mod reading;
 #[cfg(test)]
 mod testing;
 pub mod uri;
 
 pub use client::{Allocation, Client, Found, ManifestEntry, Page};
-pub use config::{Config, KEY_VARIABLE, key_from_env};
+pub use config::{Config, KEY_VARIABLE, TRANSPORT_VARIABLE, Transport, key_from_env};
 pub use core::{Counters, Settings};
 pub use error::Error;
 pub use memkv_transport::buf::{Buf, BufMut, BufPool};

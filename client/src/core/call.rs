@@ -18,6 +18,14 @@ pub struct Message {
     // Frames from here on are left over from earlier messages, kept for their memory.
     used: usize,
     payload_size_bytes: u64,
+    /// Whether it may name shared memory: the connections that were there when it was begun have it registered.
+    shares: bool,
+    /// It names shared memory, and can go on no other connections.
+    names_memory: bool,
+    /// Shared memory that the server reads.
+    sources: Vec<Buf>,
+    /// Shared memory that the server writes.
+    destinations: Vec<Buf>,
 }
 
 /// One frame of a request message.
@@ -31,7 +39,16 @@ pub struct RequestFrame {
 
 impl Message {
     pub(crate) fn empty() -> Self {
-        Self { operation: Operation::Ping, frames: Vec::new(), used: 0, payload_size_bytes: 0 }
+        Self {
+            operation: Operation::Ping,
+            frames: Vec::new(),
+            used: 0,
+            payload_size_bytes: 0,
+            shares: false,
+            names_memory: false,
+            sources: Vec::new(),
+            destinations: Vec::new(),
+        }
     }
 
     /// Whether it is worth keeping for another message.
@@ -46,6 +63,41 @@ impl Message {
         }
         self.used = 0;
         self.payload_size_bytes = 0;
+        self.shares = false;
+        self.names_memory = false;
+        self.sources.clear();
+        self.destinations.clear();
+    }
+
+    pub(super) fn begin(&mut self, shares: bool) {
+        self.shares = shares;
+    }
+
+    /// Whether it may name shared memory.
+    pub(crate) fn shares(&self) -> bool {
+        self.shares
+    }
+
+    pub(super) fn names_memory(&self) -> bool {
+        self.names_memory
+    }
+
+    /// Keeps bytes that a piece names, until the server has answered.
+    pub(crate) fn attach_source(&mut self, bytes: Buf) {
+        self.names_memory = true;
+        self.payload_size_bytes += bytes.len() as u64;
+        self.sources.push(bytes);
+    }
+
+    /// Keeps memory that the server is to write to, until it has answered.
+    pub(crate) fn attach_destination(&mut self, memory: Buf) {
+        self.names_memory = true;
+        self.destinations.push(memory);
+    }
+
+    /// The memory that the server may write to as long as its side of the connection is open.
+    pub(super) fn destinations(&self) -> &[Buf] {
+        &self.destinations
     }
 
     /// Adds a frame. All frames of a message are of one operation.

@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub turn: usize,
     pub payload_outstanding_bytes: u64,
     pub last_received_ms: u64,
+    /// The client's shared memory is registered on it.
+    pub shares: bool,
 }
 
 impl Connection {
@@ -83,6 +85,7 @@ impl Connection {
             turn: 0,
             payload_outstanding_bytes: 0,
             last_received_ms: 0,
+            shares: false,
         }
     }
 
@@ -92,8 +95,9 @@ impl Connection {
     }
 
     /// Ready for requests, `window` at a time.
-    pub fn open(&mut self, now_ms: u64, window: usize) {
+    pub fn open(&mut self, now_ms: u64, window: usize, shares: bool) {
         self.state = State::Ready;
+        self.shares = shares;
         self.window = window;
         self.last_received_ms = now_ms;
         self.requests.clear();
@@ -107,6 +111,11 @@ impl Connection {
 
     pub fn has_room(&self) -> bool {
         self.state == State::Ready && !self.free.is_empty()
+    }
+
+    /// Ready for messages, for those that name shared memory if that is asked for.
+    pub fn suits(&self, names_memory: bool) -> bool {
+        self.state == State::Ready && (self.shares || !names_memory)
     }
 
     pub fn is_ready(&self) -> bool {

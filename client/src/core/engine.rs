@@ -149,10 +149,15 @@ impl Core {
         for class in [Class::Control, Class::Bulk] {
             while let Some(&id) = self.queued[class as usize].front() {
                 // A call that ended in the queue leaves its id there.
-                if self.call_mut(id).is_some_and(|call| matches!(call.place, Place::Queued)) {
+                let queued = self.call_mut(id).filter(|call| matches!(call.place, Place::Queued));
+                if let Some(names_memory) = queued.map(|call| call.message.names_memory()) {
                     self.want(now_ms, class);
-                    let Some(slot) = self.choose(class) else { break };
-                    self.assign(now_ms, id, slot);
+                    if self.is_connected() && names_memory && !self.shares() {
+                        self.finish(id, Err(ConnectionError::MemoryGone.into()));
+                    } else {
+                        let Some(slot) = self.choose(class, names_memory) else { break };
+                        self.assign(now_ms, id, slot);
+                    }
                 }
                 self.queued[class as usize].pop_front();
             }
@@ -160,19 +165,20 @@ impl Core {
     }
 
     /// The connection a call of this class goes to now, if one has room.
-    fn choose(&self, class: Class) -> Option<usize> {
+    fn choose(&self, class: Class, names_memory: bool) -> Option<usize> {
         let (control, bulk) = self.connections.split_at(1);
+        let suits = |connection: &Connection| connection.suits(names_memory);
         let least_loaded = bulk
             .iter()
             .enumerate()
-            .filter(|(_, connection)| connection.has_room())
+            .filter(|(_, connection)| suits(connection) && connection.has_room())
             .min_by_key(|(_, connection)| (connection.payload_outstanding_bytes, connection.in_flight()))
             .map(|(i, _)| i + 1);
-        let control_room = control[0].has_room().then_some(0);
+        let control_room = (suits(&control[0]) && control[0].has_room()).then_some(0);
         match class {
-            Class::Control if control[0].is_ready() => control_room,
+            Class::Control if suits(&control[0]) => control_room,
             Class::Control => least_loaded,
-            Class::Bulk if bulk.iter().any(Connection::is_ready) => least_loaded,
+            Class::Bulk if bulk.iter().any(suits) => least_loaded,
             Class::Bulk => control_room,
         }
     }
@@ -282,6 +288,7 @@ impl Core {
 
     /// A connection is gone: its calls begin anew where that is safe, and it may be tried again later.
     pub(super) fn lose(&mut self, now_ms: u64, slot: usize, error: ConnectionError) {
+        self.expose(slot);
         let connection = &mut self.connections[slot];
         let was_ready = connection.is_ready();
         let delay_ms = self.jitter.delay_ms(
@@ -318,6 +325,17 @@ impl Core {
         self.arm(until_ms);
         if !was_ready && !self.is_connected() {
             self.fail_fast(&error);
+        }
+    }
+
+    /// Keeps what the server may still write to, when a connection ends before its requests were answered.
+    pub(super) fn expose(&mut self, slot: usize) {
+        for outstanding in self.connections[slot].requests.iter().flatten() {
+            if outstanding.frames_sent > 0 {
+                let message = &self.calls[outstanding.call.slot as usize].message;
+                let id = ConnectionId { slot: slot as u16, epoch: self.connections[slot].epoch };
+                self.exposed.extend(message.destinations().iter().map(|memory| (id, memory.clone())));
+            }
         }
     }
 

@@ -83,6 +83,8 @@ pub struct Core {
     settings: Settings,
     jitter: Jitter,
     connections: Vec<Connection>,
+    /// See [`Core::take_exposed`].
+    exposed: Vec<(ConnectionId, Buf)>,
     calls: Vec<Call>,
     free_calls: Vec<u32>,
     queued: [VecDeque<CallId>; 2],
@@ -107,6 +109,7 @@ impl Core {
         let settings = settings.bounded();
         Self {
             connections: (0..settings.connections).map(|_| Connection::new()).collect(),
+            exposed: Vec::new(),
             settings,
             jitter: Jitter::new(seed),
             calls: Vec::new(),
@@ -126,7 +129,14 @@ impl Core {
 
     /// An empty message to fill and submit.
     pub fn message(&mut self) -> Message {
-        self.spare.pop().unwrap_or_else(Message::empty)
+        let mut message = self.spare.pop().unwrap_or_else(Message::empty);
+        message.begin(self.shares());
+        message
+    }
+
+    /// Whether a message that is begun now may name shared memory.
+    pub fn shares(&self) -> bool {
+        self.connections.iter().any(|connection| connection.suits(true))
     }
 
     /// Starts a call.
@@ -210,6 +220,7 @@ impl Core {
     pub fn close(&mut self) {
         self.closed = true;
         for slot in 0..self.connections.len() {
+            self.expose(slot);
             if !matches!(self.connections[slot].state, State::Idle | State::Backoff { .. }) {
                 let id = self.connection_id(slot);
                 self.commands.push_back(Command::Close(id));
@@ -234,13 +245,24 @@ impl Core {
 
     /// A connection is set up; the server takes so many requests at a time on it.
     pub fn connected(&mut self, now_ms: u64, id: ConnectionId, requests_in_flight_max: u32) {
+        self.connected_sharing(now_ms, id, requests_in_flight_max, false);
+    }
+
+    /// As [`Core::connected`]; `shares`: the client's shared memory is registered on it.
+    pub fn connected_sharing(
+        &mut self,
+        now_ms: u64,
+        id: ConnectionId,
+        requests_in_flight_max: u32,
+        shares: bool,
+    ) {
         let Some(connection) = self.connection_mut(id) else { return };
         if !matches!(connection.state, State::Connecting { .. }) {
             return;
         }
         let theirs = requests_in_flight_max.max(1) as usize;
         let window = theirs.min(usize::from(self.settings.requests_in_flight_max));
-        self.connections[usize::from(id.slot)].open(now_ms, window);
+        self.connections[usize::from(id.slot)].open(now_ms, window, shares);
         self.counters.connections += 1;
         self.pump(now_ms);
     }
@@ -297,6 +319,12 @@ impl Core {
     /// Counts a frame that went out.
     pub fn count_sent(&mut self, size_bytes: u64) {
         self.counters.sent_bytes += size_bytes;
+    }
+
+    /// Memory that the server may still write to, for it was named in requests that a lost connection left unanswered. It
+    /// must stay taken until the server's side of that connection is closed.
+    pub fn take_exposed(&mut self, id: ConnectionId) -> Vec<Buf> {
+        self.exposed.extract_if(.., |(owner, _)| *owner == id).map(|(_, memory)| memory).collect()
     }
 
     // ------------------------------------------------------------------------------- time and commands

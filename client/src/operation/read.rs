@@ -6,8 +6,8 @@
 
 use memkv_transport::buf::Buf;
 use memkv_wire::{
-    BatchRead, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem, Request, RequestWhich,
-    Response, ResponseWhich, Status, checksum, limits,
+    BatchRead, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem, Region, Request,
+    RequestWhich, Response, ResponseWhich, Status, checksum, limits,
 };
 
 use super::{
@@ -49,11 +49,22 @@ const ITEM_SIZE_BYTES: usize = 96;
 
 /// Fills a message with a batch of reads.
 pub fn batch_read(message: &mut Message, namespace: &[u8], ranges: &[ReadRange<'_>]) -> Result<(), Error> {
+    batch_read_into(message, namespace, ranges, &[])
+}
+
+/// As [`batch_read`]; the bytes of a range go to its destination, if it has one.
+pub fn batch_read_into(
+    message: &mut Message,
+    namespace: &[u8],
+    ranges: &[ReadRange<'_>],
+    destinations: &[Option<Buf>],
+) -> Result<(), Error> {
     check_items(ranges.len())?;
     let mut items = Vec::with_capacity(ranges.len());
     let mut control_size_bytes = 0;
-    for range in ranges {
+    for (place, range) in ranges.iter().enumerate() {
         range.check()?;
+        let memory = destinations.get(place).and_then(Option::as_ref);
         let size_bytes = ITEM_SIZE_BYTES + data_size_bytes(range.key.len());
         if control_size_bytes + size_bytes > CONTROL_FILL_SIZE_BYTES || items.len() == FRAME_ITEMS_MAX {
             push(message, namespace, &items)?;
@@ -61,13 +72,24 @@ pub fn batch_read(message: &mut Message, namespace: &[u8], ranges: &[ReadRange<'
             control_size_bytes = 0;
         }
         let (key, offset, length) = (range.key, range.offset, range.length);
-        items.push(ReadItem { key, offset, length, destination: INLINE });
+        items.push(ReadItem { key, offset, length, destination: destination(message, memory) });
         control_size_bytes += size_bytes;
     }
     push(message, namespace, &items)
 }
 
-const INLINE: Destination<'static> = Destination { which: DestinationWhich::Inline };
+/// Where the server is to put bytes. Memory that it cannot reach is not used.
+fn destination(message: &mut Message, memory: Option<&Buf>) -> Destination<'static> {
+    let named = memory.filter(|_| message.shares()).and_then(|memory| Some((memory, memory.place()?)));
+    let which = match named {
+        None => DestinationWhich::Inline,
+        Some((memory, place)) => {
+            message.attach_destination(memory.clone());
+            DestinationWhich::Region(Region { id: place.region, offset: place.offset, mac: None })
+        }
+    };
+    Destination { which }
+}
 
 fn push(message: &mut Message, namespace: &[u8], items: &[ReadItem<'_>]) -> Result<(), Error> {
     let which = RequestWhich::BatchRead(BatchRead { items: List::from(items) });
@@ -77,9 +99,20 @@ fn push(message: &mut Message, namespace: &[u8], items: &[ReadItem<'_>]) -> Resu
 
 /// Fills a message with one read.
 pub fn read(message: &mut Message, namespace: &[u8], range: ReadRange<'_>) -> Result<(), Error> {
+    read_into(message, namespace, range, None)
+}
+
+/// As [`read`]; the bytes go to the destination, if there is one.
+pub fn read_into(
+    message: &mut Message,
+    namespace: &[u8],
+    range: ReadRange<'_>,
+    memory: Option<&Buf>,
+) -> Result<(), Error> {
     range.check()?;
     let ReadRange { key, offset, length } = range;
-    let which = RequestWhich::Read(Read { key, offset, length, destination: INLINE });
+    let destination = destination(message, memory);
+    let which = RequestWhich::Read(Read { key, offset, length, destination });
     message.push(&Request { namespace, which })?;
     Ok(())
 }
@@ -113,6 +146,8 @@ pub enum ReadStatus {
 #[derive(Debug)]
 pub struct ReadReplies {
     items: Vec<Item>,
+    /// Where the bytes of items go that do not come in the reply; by item.
+    destinations: Vec<Option<Buf>>,
     // Of all items, in the order of arrival.
     spans: Vec<Span>,
     refused: Option<StorageError>,
@@ -146,6 +181,11 @@ struct Span {
 impl ReadReplies {
     /// For these ranges.
     pub fn new(ranges: &[ReadRange<'_>]) -> Self {
+        Self::with_destinations(ranges, Vec::new())
+    }
+
+    /// For these ranges, whose bytes go to these destinations.
+    pub fn with_destinations(ranges: &[ReadRange<'_>], destinations: Vec<Option<Buf>>) -> Self {
         let item = |range: &ReadRange<'_>| Item {
             offset: range.offset,
             length: range.length,
@@ -153,7 +193,8 @@ impl ReadReplies {
             damaged: false,
             result: None,
         };
-        Self { items: ranges.iter().map(item).collect(), spans: Vec::new(), refused: None }
+        let items = ranges.iter().map(item).collect();
+        Self { items, destinations, spans: Vec::new(), refused: None }
     }
 
     /// Forgets the frames of an attempt that was cut off.
@@ -227,14 +268,32 @@ impl ReadReplies {
         let payload = frame.payload.as_ref().unwrap_or(&empty);
         let mut start = 0;
         for piece in pieces.iter() {
-            let end = start + piece.length as usize;
-            if end > payload.len() || !matches!(piece.which, PieceWhich::Inline) {
-                return Err(PeerMisbehaved::Pieces);
-            }
-            self.piece(&piece, payload.slice(start..end), sink)?;
-            start = end;
+            let bytes = match piece.which {
+                PieceWhich::Inline => {
+                    let end = start + piece.length as usize;
+                    if end > payload.len() {
+                        return Err(PeerMisbehaved::Pieces);
+                    }
+                    let bytes = payload.slice(start..end);
+                    start = end;
+                    bytes
+                }
+                PieceWhich::Region(place) => self.landed(&piece, &place).ok_or(PeerMisbehaved::Pieces)?,
+                PieceWhich::Unknown(_) => return Err(PeerMisbehaved::Pieces),
+            };
+            self.piece(&piece, bytes, sink)?;
         }
         if start == payload.len() { Ok(()) } else { Err(PeerMisbehaved::Pieces) }
+    }
+
+    /// The bytes of a piece that the server put where it was told to, and nowhere else.
+    fn landed(&self, piece: &Piece<'_>, place: &Region<'_>) -> Option<Buf> {
+        let item = self.items.get(piece.index as usize)?;
+        let memory = self.destinations.get(piece.index as usize)?.as_ref()?;
+        let start = usize::try_from(piece.offset.checked_sub(item.offset)?).ok()?;
+        let end = start.checked_add(piece.length as usize).filter(|end| *end <= memory.len())?;
+        let asked = memory.place_of(start)?;
+        (asked.region == place.id && asked.offset == place.offset).then(|| memory.slice(start..end))
     }
 
     fn piece(&mut self, piece: &Piece<'_>, bytes: Buf, sink: &mut impl Sink) -> Result<(), PeerMisbehaved> {

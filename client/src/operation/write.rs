@@ -1,9 +1,9 @@
 //! `Write` and `BatchWrite`: values cut into pieces, pieces packed into frames.
 
-use memkv_transport::buf::Buf;
+use memkv_transport::buf::{Buf, Place};
 use memkv_wire::{
-    BatchWrite, List, Piece, PieceWhich, Request, RequestWhich, ResponseWhich, Status, Write, WriteItem,
-    checksum,
+    BatchWrite, List, Piece, PieceWhich, Region, Request, RequestWhich, ResponseWhich, Status, Write,
+    WriteItem, checksum,
 };
 
 use super::{
@@ -77,7 +77,7 @@ pub fn batch_write(message: &mut Message, namespace: &[u8], items: &[PutItem<'_>
                 frame.list(*item, listing);
                 listed = true;
             }
-            frame.add(index as u32, block);
+            frame.add(index as u32, block, message.shares());
         }
     }
     frame.push(message, namespace)
@@ -89,6 +89,8 @@ struct BatchFrame<'a> {
     items: Vec<WriteItem<'a>>,
     pieces: Vec<PieceEntry>,
     payload: Vec<Buf>,
+    /// Bytes that the server takes from shared memory.
+    sources: Vec<Buf>,
     control_size_bytes: usize,
     payload_size_bytes: usize,
 }
@@ -105,22 +107,24 @@ impl<'a> BatchFrame<'a> {
         self.control_size_bytes += control_size_bytes;
     }
 
-    fn add(&mut self, index: u32, block: Block<'_>) {
-        self.pieces.push(block.entry(index, 0));
-        self.payload.extend(block.parts());
+    fn add(&mut self, index: u32, block: Block<'_>, shares: bool) {
+        let entry = block.entry(index, 0, shares);
+        self.pieces.push(entry);
+        if entry.place.is_some() { &mut self.sources } else { &mut self.payload }.extend(block.parts());
         self.control_size_bytes += PIECE_SIZE_BYTES;
         self.payload_size_bytes += block.size_bytes();
     }
 
     /// Adds the frame to the message and begins another.
     fn push(&mut self, message: &mut Message, namespace: &[u8]) -> Result<(), Error> {
-        let pieces = inline_pieces(&self.pieces);
+        let pieces: Vec<Piece<'_>> = self.pieces.iter().map(PieceEntry::piece).collect();
         let which = RequestWhich::BatchWrite(BatchWrite {
             items: List::from(self.items.as_slice()),
             pieces: List::from(pieces.as_slice()),
         });
         message.push(&Request { namespace, which })?;
         self.payload.drain(..).for_each(|part| message.attach(part));
+        self.sources.drain(..).for_each(|part| message.attach_source(part));
         self.items.clear();
         self.pieces.clear();
         self.control_size_bytes = 0;
@@ -153,12 +157,15 @@ pub fn write(
     }
     // A frame holds one block: two never fit, except when the last one is short.
     for block in Blocks::of(parts) {
-        let entry = block.entry(0, offset);
-        let pieces = [entry.inline()];
+        let entry = block.entry(0, offset, message.shares());
+        let pieces = [entry.piece()];
         let pieces = List::from(pieces.as_slice());
         let which = RequestWhich::Write(Write { key, length, checksum: None, allocation, pieces });
         message.push(&Request { namespace, which })?;
-        block.parts().for_each(|part| message.attach(part));
+        match entry.place {
+            Some(_) => block.parts().for_each(|part| message.attach_source(part)),
+            None => block.parts().for_each(|part| message.attach(part)),
+        }
     }
     Ok(())
 }
@@ -186,22 +193,25 @@ struct PieceEntry {
     offset: u64,
     size_bytes: u32,
     checksum: checksum::Checksum,
+    /// Where in shared memory the server finds it.
+    place: Option<Place>,
 }
 
 impl PieceEntry {
-    fn inline(&self) -> Piece<'_> {
+    fn piece(&self) -> Piece<'_> {
         Piece {
             index: self.index,
             offset: self.offset,
             length: self.size_bytes,
             checksum: Some(&self.checksum),
-            which: PieceWhich::Inline,
+            which: match self.place {
+                Some(place) => {
+                    PieceWhich::Region(Region { id: place.region, offset: place.offset, mac: None })
+                }
+                None => PieceWhich::Inline,
+            },
         }
     }
-}
-
-fn inline_pieces(entries: &[PieceEntry]) -> Vec<Piece<'_>> {
-    entries.iter().map(PieceEntry::inline).collect()
 }
 
 /// The blocks of a value whose bytes lie in several parts.
@@ -270,8 +280,15 @@ impl<'a> Block<'a> {
         self.ranges().map(|(part, range)| part.slice(range))
     }
 
-    fn entry(self, index: u32, base: u64) -> PieceEntry {
+    /// `shares`: it may name shared memory, if it lies there in one piece.
+    fn entry(self, index: u32, base: u64, shares: bool) -> PieceEntry {
+        let mut ranges = self.ranges();
+        let place = match (ranges.next(), ranges.next()) {
+            (Some((part, range)), None) if shares => part.place_of(range.start),
+            _ => None,
+        };
         PieceEntry {
+            place,
             index,
             offset: base + self.offset,
             size_bytes: self.size_bytes as u32,

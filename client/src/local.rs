@@ -1,0 +1,128 @@
+//! Moving to a server's local socket, and sharing memory with it.
+//!
+//! Owns what is known of the socket, and the registration of the client's buffers as regions: one for what is sent, one for
+//! what is received, under the same ids on every connection. Nothing here is needed to reach a server: whatever fails,
+//! TCP remains, unless the configuration pins this transport.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use memkv_transport::buf::{BUFFER_SIZE_BYTES_MAX, BufPool};
+use memkv_transport::local;
+use memkv_transport::net::{Reader, WriteHalf, Writer};
+use memkv_transport::session::ServerInfo;
+use memkv_transport::shared::{REGION_SIZE_BYTES_MAX, SharedMemory};
+use memkv_wire::{
+    List, Message, Ping, RegionDescriptor, RegionDescriptorWhich, Request, RequestWhich, Response, Status,
+};
+
+use crate::config::Config;
+use crate::error::{ConnectionError, PeerMisbehaved};
+
+/// The region that buffers for sending lie in.
+const SEND_REGION: u32 = 1;
+/// The region that bytes are received in.
+const RECEIVE_REGION: u32 = 2;
+
+/// A connection that is set up.
+pub(crate) struct Connected {
+    pub reader: Reader,
+    pub writer: Writer,
+    pub requests_in_flight_max: u32,
+    /// The client's memory is registered on it.
+    pub shares: bool,
+    pub local: bool,
+}
+
+impl Connected {
+    pub fn over_tcp(reader: Reader, writer: Writer, server: &ServerInfo) -> Self {
+        let requests_in_flight_max = server.requests_in_flight_max;
+        Self { reader, writer, requests_in_flight_max, shares: false, local: false }
+    }
+}
+
+/// The socket that was used last.
+#[derive(Debug, Default)]
+pub(crate) struct Socket(Mutex<Option<(String, [u8; 16])>>);
+
+impl Socket {
+    pub fn known(&self) -> Option<(String, [u8; 16])> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, socket: Option<(String, [u8; 16])>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+}
+
+/// Connects to the socket and registers the buffers.
+pub(crate) async fn connect(
+    config: &Config,
+    terms: &memkv_transport::session::ClientTerms,
+    (send, receive): (&BufPool, &BufPool),
+    (path, server_id): (&str, [u8; 16]),
+) -> Result<Connected, ConnectionError> {
+    let connected = local::connect(path, &config.key, terms, receive.clone()).await;
+    let (mut reader, mut writer, server) = connected.map_err(|error| ConnectionError::from(&error))?;
+    // Another server's socket, left under the same name in this process's view of the file system.
+    if server.server_id != server_id {
+        return Err(ConnectionError::NoLocal);
+    }
+    let requests_in_flight_max = server.requests_in_flight_max;
+    let memory = memory(config, send, receive);
+    let shares = match memory {
+        Some(memory) => register(&mut reader, &mut writer, memory).await?,
+        None => false,
+    };
+    Ok(Connected { reader, writer, requests_in_flight_max, shares, local: true })
+}
+
+/// Descriptors and files of both pools' memory, made at the first call. `None` where no memory can be shared.
+fn memory(config: &Config, send: &BufPool, receive: &BufPool) -> Option<[(RegionDescriptor, OwnedFd); 2]> {
+    let of = |region, pool: &BufPool| {
+        if pool.with_shared(|_, _| ()).is_none() {
+            let size_bytes = pool.budget_size_bytes().min(REGION_SIZE_BYTES_MAX as usize);
+            let made = SharedMemory::create(size_bytes.next_multiple_of(BUFFER_SIZE_BYTES_MAX));
+            let made = made.inspect_err(|error| tracing::debug!(%error, "no memory to share")).ok()?;
+            // Memory that is not ready is only slower.
+            let _ = made.populate(config.warm_size_bytes);
+            // Another connection may have been quicker.
+            pool.share(region, made);
+        }
+        let shared = pool.with_shared(|id, memory| {
+            let which = RegionDescriptorWhich::SharedMemory;
+            let descriptor = RegionDescriptor { id, length: memory.size_bytes() as u64, which };
+            Some((descriptor, memory.as_fd().try_clone_to_owned().ok()?))
+        });
+        shared.flatten()
+    };
+    Some([of(SEND_REGION, send)?, of(RECEIVE_REGION, receive)?])
+}
+
+/// Registers memory before anything else is sent. False: the server takes none.
+async fn register(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    memory: [(RegionDescriptor, OwnedFd); 2],
+) -> Result<bool, ConnectionError> {
+    let (descriptors, files): (Vec<_>, Vec<_>) = memory.into_iter().unzip();
+    if let WriteHalf::Local(half) = writer.io_mut() {
+        half.attach(files);
+    }
+    let mut frame = writer.blank();
+    (frame.request_id, frame.last) = (0, true);
+    let ping = Ping { echo: 0, regions: List::from(descriptors.as_slice()), ..Ping::default() };
+    let request = Request { namespace: &[], which: RequestWhich::Ping(ping) };
+    request.encode(&mut frame.control).map_err(|_| ConnectionError::Local)?;
+    writer.push(frame).map_err(|_| ConnectionError::Local)?;
+    writer.flush().await.map_err(|error| ConnectionError::from(&error))?;
+    let reply = reader.next().await.map_err(|error| ConnectionError::from(&error))?;
+    let reply = reply.ok_or(ConnectionError::Closed)?;
+    let message = Message::new(reply.control).map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
+    let response = Response::decode(&message);
+    let response = response.map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
+    if response.status != Status::Ok {
+        tracing::debug!(status = response.status.name(), "the server takes no shared memory");
+    }
+    Ok(response.status == Status::Ok)
+}
