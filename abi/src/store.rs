@@ -7,12 +7,12 @@
 //!
 //! No lock is held while the server is waited for, but `flushing`, which only those wait for who flush too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use memkv_client::blocking::Client;
-use memkv_client::{Buf, BufMut, Config, Error, Published, PutItem, Reference, key_from_env};
+use memkv_client::{Buf, BufMut, Config, Error, Published, PutItem, Reference};
 use memkv_wire::limits::{BATCH_ITEMS_MAX, PUT_MANIFEST_RETRIES_MAX, VALUE_SIZE_BYTES_MAX};
 use memkv_wire::manifest::{ManifestBlob, is_manifest};
 use memkv_wire::{Status, checksum};
@@ -40,6 +40,8 @@ const WARM_SIZE_BYTES: usize = 4 << 20;
 const PREFETCH_FIRST: usize = 256;
 const PREFETCH_GROUP_MAX: usize = 512;
 const PREFETCH_GROUP_SIZE_BYTES: u64 = 64 << 20;
+/// Chunks whose length is kept in mind.
+const LENGTHS_MAX: usize = 1 << 16;
 /// A chunk that is written past the buffer may take a second for each so many bytes, beside what any call may take.
 const WRITE_SIZE_BYTES_PER_S: usize = 10 << 20;
 /// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
@@ -52,12 +54,14 @@ pub(crate) struct Store {
     /// Held by whoever writes everything that is buffered.
     flushing: Mutex<()>,
     prefetched: Mutex<Prefetched>,
+    /// How long the chunks are that the manifest read last lists: known lengths save a round trip on the same host.
+    lengths: Mutex<HashMap<Hash, u32>>,
 }
 
 impl Store {
     /// Connects. `first` is what every thread of the store does first.
     pub fn open(uri: &str, first: impl FnOnce() + Copy + Send + 'static) -> Result<Self, Error> {
-        let mut config = Config::new(uri, key_from_env()?)?;
+        let mut config = Config::from_env(uri)?;
         config.timeout_ms = std::env::var(TIMEOUT_VARIABLE)
             .ok()
             .and_then(|text| text.trim().parse().ok())
@@ -72,6 +76,7 @@ impl Store {
             buffer: Mutex::new(PutBuffer::new()),
             flushing: Mutex::new(()),
             prefetched: Mutex::new(Prefetched::default()),
+            lengths: Mutex::new(HashMap::new()),
         })
     }
 
@@ -166,7 +171,11 @@ impl Store {
 
     fn prefetch_group(&self, group: &[Hash]) -> Result<u64, Failure> {
         let keys: Vec<&[u8]> = group.iter().map(Hash::as_bytes).collect();
-        let values = self.client.get_many(&keys)?;
+        let lengths: Vec<u64> = {
+            let known = lock(&self.lengths);
+            group.iter().map(|hash| known.get(hash).copied().unwrap_or(0).into()).collect()
+        };
+        let values = self.client.get_many_expecting(&keys, &lengths)?;
         let mut received_bytes = 0;
         let mut prefetched = lock(&self.prefetched);
         for (hash, value) in group.iter().zip(values) {
@@ -250,7 +259,23 @@ impl Store {
         let stored = self.client.get_manifest(name, 0)?.ok_or(Failure::NotFound)?;
         let mut copy = Malloced::new(stored.body.size_bytes() as usize)?;
         stored.body.parts().for_each(|part| copy.push(part));
+        let mut parts = stored.body.parts();
+        if let (Some(blob), None) = (parts.next(), parts.next()) {
+            self.learn_lengths(blob);
+        }
         Ok(copy)
+    }
+
+    /// Keeps in mind how long a manifest's chunks are, if it says so.
+    fn learn_lengths(&self, blob: &[u8]) {
+        let Ok(manifest) = ManifestBlob::decode(blob) else { return };
+        let mut lengths = lock(&self.lengths);
+        lengths.clear();
+        for (hash, chunk) in manifest.chunks().take(LENGTHS_MAX) {
+            if let Ok(hash) = Hash::new(hash) {
+                lengths.insert(hash, chunk.length);
+            }
+        }
     }
 
     pub fn delete_manifest(&self, name: &[u8]) -> Result<(), Failure> {

@@ -8,3 +8,4 @@ mod library;
 mod saves;
 mod server;
 mod sessions;
+mod transports;
