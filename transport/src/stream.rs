@@ -2,8 +2,9 @@
 //!
 //! Owns the stream's two halves, [`Reader`] and [`Writer`], and the driving of set-up. No task, no thread and no channel of
 //! its own: whoever holds a half drives it. Invariants: both halves may be cancelled at any await without losing
-//! or repeating a byte; a writer's queue is bounded, and full queues are told to whoever pushes; frames reach the wire in the order of
-//! pushing. It does not match replies to requests.
+//! or repeating a byte; a writer's queue is bounded, and full queues are told to whoever pushes; the frames of one message reach the
+//! wire in the order of pushing. Small frames overtake those with payload that writing has not got to, so that an answer of a few bytes
+//! does not wait behind megabytes. It does not match replies to requests.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -29,6 +30,10 @@ use crate::session::{
 pub const QUEUE_FRAMES_MAX: usize = 512;
 /// Payload and control bytes a writer queues before it is full. One more frame may exceed it.
 pub const QUEUE_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A frame without payload is small up to this size, and overtakes.
+const SMALL_SIZE_BYTES_MAX: usize = 16 * 1024;
+/// Small frames that may overtake one with payload: it is held up no longer than they take.
+const OVERTAKEN_MAX: u16 = 64;
 /// The slices of one write.
 const SLICES_MAX: usize = 64;
 /// Frames are sealed just before they are written, so that their bytes are still in cache: at most about so many bytes ahead.
@@ -131,6 +136,16 @@ struct Queued {
     frame: Outgoing,
     size_bytes: usize,
     tag: Option<Tag>,
+    /// How many frames went before it that were pushed after it.
+    overtaken: u16,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub frames: u64,
+    pub control_size_bytes: usize,
+    pub payload_size_bytes: usize,
 }
 
 /// The sending half of a connection.
@@ -145,6 +160,7 @@ pub struct Writer<W> {
     /// How much of the front frame is written.
     written_size_bytes: usize,
     queued_size_bytes: usize,
+    written: Written,
     spare: Vec<Outgoing>,
     spare_size_bytes: usize,
 }
@@ -159,6 +175,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             sealed_size_bytes: 0,
             written_size_bytes: 0,
             queued_size_bytes: 0,
+            written: Written::default(),
             spare: Vec::new(),
             spare_size_bytes: 0,
         }
@@ -176,7 +193,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         frame
     }
 
-    /// Queues a frame. Nothing is written before [`Writer::flush`]; frames queued together are written together.
+    /// Queues a frame. Nothing is written before [`Writer::flush`] or [`Writer::write`]; frames queued together are written
+    /// together.
     pub fn push(&mut self, frame: Outgoing) -> Result<(), PushError> {
         if !self.has_room() {
             return Err(PushError::Full(Box::new(frame)));
@@ -184,8 +202,33 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         let extent = check(frame.control.control(), &frame.payload)?;
         let size_bytes = frame.size_bytes() + extent.tag_size_bytes();
         self.queued_size_bytes += size_bytes;
-        self.queue.push_back(Queued { frame, size_bytes, tag: None });
+        let place = self.place_of(&frame);
+        for overtaken in self.queue.range_mut(place..) {
+            overtaken.overtaken += 1;
+        }
+        self.queue.insert(place, Queued { frame, size_bytes, tag: None, overtaken: 0 });
         Ok(())
+    }
+
+    /// Where in the queue a frame goes: a small one before those with payload, unless they are of its own message, were sealed, or
+    /// were overtaken often enough.
+    fn place_of(&self, frame: &Outgoing) -> usize {
+        let end = self.queue.len();
+        if !frame.payload.is_empty() || frame.control.control().len() > SMALL_SIZE_BYTES_MAX {
+            return end;
+        }
+        let passes = |queued: &&Queued| {
+            queued.frame.request_id != frame.request_id && queued.overtaken < OVERTAKEN_MAX
+        };
+        let first = end - self.queue.range(self.sealed_frames..).rev().take_while(passes).count();
+        // Before the first large one, so that small ones stay in the order they came in.
+        let small = self.queue.range(first..).take_while(|queued| queued.frame.payload.is_empty()).count();
+        first + small
+    }
+
+    /// What was written since this was asked the last time.
+    pub fn take_written(&mut self) -> Written {
+        std::mem::take(&mut self.written)
     }
 
     /// Whether [`Writer::push`] takes a frame now.
@@ -210,6 +253,19 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         // A burst leaves no memory behind.
         self.queue.shrink_to(QUEUE_FRAMES_RETAINED);
         Ok(self.io.flush().await?)
+    }
+
+    /// Writes some of what is queued, once. Dropping the future loses nothing.
+    pub async fn write(&mut self) -> Result<(), TransportError> {
+        if !self.queue.is_empty() {
+            self.write_some().await?;
+        }
+        if self.queue.is_empty() {
+            // A burst leaves no memory behind.
+            self.queue.shrink_to(QUEUE_FRAMES_RETAINED);
+            self.io.flush().await?;
+        }
+        Ok(())
     }
 
     /// Writes until there is room for one more frame. Dropping the future loses nothing.
@@ -268,6 +324,9 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             self.queued_size_bytes -= size_bytes;
             self.sealed_size_bytes -= size_bytes;
             self.sealed_frames -= 1;
+            self.written.frames += 1;
+            self.written.control_size_bytes += frame.control.control().len();
+            self.written.payload_size_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
             frame.payload.clear();
             if self.spare_size_bytes + frame.capacity_size_bytes() <= SPARE_SIZE_BYTES_MAX {
                 self.spare_size_bytes += frame.capacity_size_bytes();

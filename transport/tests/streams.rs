@@ -5,10 +5,12 @@ mod support;
 
 use std::time::Duration;
 
+use memkv_transport::buf::Buf;
 use memkv_transport::link::{Arrival, End, Link, LinkOptions};
 use memkv_transport::receiver::{Next, Receiver};
 use memkv_transport::sealer::Sealer;
 use memkv_transport::session::{ConfirmationStep, ConnectStep, ReplyStep};
+use memkv_transport::stream::{Outgoing, Reader, Writer};
 use memkv_wire::mac::BulkAlgorithm;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -297,4 +299,49 @@ fn a_faulty_link_carries_a_beginning_of_everything() {
     let whole = outcomes.iter().filter(|outcome| outcome.replies == REQUESTS).count();
     assert!((10..190).contains(&whole), "{whole} of 200 runs met no fault");
     assert_eq!(run(77, options), outcomes[77], "one seed, one run");
+}
+
+/// A small frame goes before large ones of other messages that were not begun, and never before one of its own.
+#[tokio::test]
+async fn small_frames_overtake_large_ones() {
+    let pair = pair(ALGORITHMS[1], 1, 2);
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let mut writer = Writer::new(near, pair.server.0);
+    let mut reader = Reader::new(far, pair.client.1);
+    let large = Buf::copy_of(&vec![7; 1 << 20]).unwrap();
+    let push = |writer: &mut Writer<_>, request_id: u32, parts: &[Buf]| {
+        let frame = Outgoing { request_id, last: true, control: response(1), payload: parts.to_vec() };
+        writer.push(frame).unwrap();
+    };
+    for request_id in [1, 2, 3] {
+        push(&mut writer, request_id, std::slice::from_ref(&large));
+    }
+    push(&mut writer, 10, &[]);
+    push(&mut writer, 2, &[]);
+    push(&mut writer, 11, &[]);
+    let mut order = Vec::new();
+    let receive = async {
+        while order.len() < 6 {
+            order.push(reader.next().await.unwrap().unwrap().request_id);
+        }
+    };
+    let (sent, ()) = tokio::join!(writer.flush(), receive);
+    sent.unwrap();
+    assert_eq!(order, [10, 11, 1, 2, 2, 3]);
+    assert_eq!(writer.take_written().frames, 6);
+    // However many small ones come, a large one has its turn.
+    push(&mut writer, 1, std::slice::from_ref(&large));
+    (0..100).for_each(|at| push(&mut writer, 100 + at, &[]));
+    let mut place = 0;
+    let receive = async {
+        while reader.next().await.unwrap().unwrap().request_id != 1 {
+            place += 1;
+        }
+        for _ in place..100 {
+            reader.next().await.unwrap();
+        }
+    };
+    let (sent, ()) = tokio::join!(writer.flush(), receive);
+    sent.unwrap();
+    assert_eq!(place, 64);
 }
