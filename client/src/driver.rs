@@ -319,7 +319,6 @@ fn frame_size_bytes(frame: &Frame<'_>) -> u64 {
 async fn run_writer(shared: Arc<Shared>, id: ConnectionId, mut writer: Writer) -> ConnectionError {
     let mut blank = None;
     loop {
-        let mut queued = false;
         while writer.queued_size_bytes() < QUEUED_SIZE_BYTES_MAX {
             let mut frame = blank.take().unwrap_or_else(|| writer.blank());
             let Outgoing { control, payload, .. } = &mut frame;
@@ -333,17 +332,18 @@ async fn run_writer(shared: Arc<Shared>, id: ConnectionId, mut writer: Writer) -
                 // The queue had room, and the core's frames are within the limits.
                 return ConnectionError::Local;
             }
-            queued = true;
         }
-        if queued {
-            let before_bytes = writer.queued_size_bytes() as u64;
-            if let Err(error) = writer.flush().await {
-                return ConnectionError::from(&error);
-            }
-            shared.lock().core.count_sent(before_bytes);
-        } else {
+        if writer.is_idle() {
             shared.writable[usize::from(id.slot())].notified().await;
+            continue;
         }
+        // One write at a time: what is small and comes meanwhile goes before what is large and waits.
+        let before_bytes = writer.queued_size_bytes();
+        if let Err(error) = writer.write().await {
+            return ConnectionError::from(&error);
+        }
+        let sent_bytes = before_bytes - writer.queued_size_bytes();
+        shared.lock().core.count_sent(sent_bytes as u64);
     }
 }
 

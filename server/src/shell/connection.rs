@@ -14,7 +14,7 @@ use memkv_transport::error::TransportError;
 use memkv_transport::local::{self, Socket};
 use memkv_transport::net::{Reader, Writer};
 use memkv_transport::session::{ClientInfo, ServerTerms, SetupGate};
-use memkv_transport::stream::{Outgoing, PushError};
+use memkv_transport::stream::{Outgoing, PushError, Written};
 use memkv_transport::tcp;
 use memkv_wire::mac::KeyRing;
 use memkv_wire::{DecodeError, Message, Request, RequestWhich};
@@ -236,14 +236,12 @@ async fn cut(
 
 /// Sends what the link has until it ends.
 async fn send(shell: Arc<Shell>, link: Arc<Link>, id: ConnectionId, mut writer: Writer) {
-    let mut frames = VecDeque::new();
-    while link.take(&mut frames).await.is_some() {
-        if let Err(error) = send_frames(&shell, id, &mut writer, &mut frames).await {
-            tracing::info!(%error, "a peer cannot be sent to");
-            link.close();
-            break;
-        }
+    let (mut frames, mut pushed) = (VecDeque::new(), Written::default());
+    if let Err(error) = send_all(&shell, &link, id, &mut writer, &mut frames, &mut pushed).await {
+        tracing::info!(%error, "a peer cannot be sent to");
+        link.close();
     }
+    report(&shell, id, pushed, &mut Vec::new());
     for frame in frames {
         forget(&shell, id, &frame);
     }
@@ -252,51 +250,57 @@ async fn send(shell: Arc<Shell>, link: Arc<Link>, id: ConnectionId, mut writer: 
     let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
 }
 
-/// Sends these frames and tells the service; frames that were not pushed stay.
-async fn send_frames(
+/// Frames that come while others are written are looked at before each write, for small ones go first. `pushed` is what the writer
+/// has and did not write.
+async fn send_all(
     shell: &Shell,
+    link: &Link,
     id: ConnectionId,
     writer: &mut Writer,
     frames: &mut VecDeque<Outgoing>,
+    pushed: &mut Written,
 ) -> Result<(), ConnectionError> {
-    let mut outcome = Ok(());
-    while !frames.is_empty() && outcome.is_ok() {
-        let (mut control_bytes, mut payload_bytes) = (0, 0);
-        let mut count = 0;
-        let mut spares = Vec::new();
+    let mut spares = Vec::new();
+    loop {
+        if writer.is_idle() && frames.is_empty() {
+            if link.take(frames).await.is_none() {
+                return Ok(());
+            }
+        } else if !link.take_more(frames) {
+            return Ok(());
+        }
         while writer.has_room()
             && let Some(frame) = frames.pop_front()
         {
-            count += 1;
-            control_bytes += frame.control.control().len();
-            payload_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
             spares.push(writer.blank());
-            if let Err(error) = writer.push(frame) {
-                outcome = Err(error.into());
-                break;
-            }
+            pushed.frames += 1;
+            pushed.control_size_bytes += frame.control.control().len();
+            pushed.payload_size_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
+            writer.push(frame)?;
         }
-        if outcome.is_ok() {
-            outcome = flush(writer).await;
-        }
-        shell.with_service(|service, now_ms| {
-            spares.into_iter().for_each(|spare| service.recycle(spare));
-            service.sent(now_ms, id, count, control_bytes, payload_bytes);
-        });
-    }
-    outcome
-}
-
-/// Writes everything, as long as the peer takes something now and then.
-async fn flush(writer: &mut Writer) -> Result<(), ConnectionError> {
-    loop {
         let before = writer.queued_size_bytes();
-        match timeout(STALL_MAX, writer.flush()).await {
-            Ok(flushed) => return Ok(flushed?),
+        match timeout(STALL_MAX, writer.write()).await {
+            Ok(written) => written?,
             Err(_) if writer.queued_size_bytes() == before => return Err(ConnectionError::Stalled),
             Err(_) => {}
         }
+        let written = writer.take_written();
+        if written.frames > 0 {
+            pushed.frames -= written.frames;
+            pushed.control_size_bytes -= written.control_size_bytes;
+            pushed.payload_size_bytes -= written.payload_size_bytes;
+            report(shell, id, written, &mut spares);
+        }
     }
+}
+
+/// These frames were sent, or never will be: they leave their connection's window.
+fn report(shell: &Shell, id: ConnectionId, written: Written, spares: &mut Vec<Outgoing>) {
+    shell.with_service(|service, now_ms| {
+        spares.drain(..).for_each(|spare| service.recycle(spare));
+        let Written { frames, control_size_bytes, payload_size_bytes } = written;
+        service.sent(now_ms, id, frames, control_size_bytes, payload_size_bytes);
+    });
 }
 
 /// A frame that will not be sent leaves its connection's window.

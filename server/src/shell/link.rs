@@ -92,6 +92,13 @@ impl Link {
         }
     }
 
+    /// Takes the frames that wait, behind those that are there. False when nothing more is to be sent.
+    pub fn take_more(&self, into: &mut VecDeque<Outgoing>) -> bool {
+        let mut state = self.lock();
+        into.append(&mut state.frames);
+        state.end != End::Closed
+    }
+
     /// Frames that will not be sent.
     pub fn leftovers(&self) -> VecDeque<Outgoing> {
         std::mem::take(&mut self.lock().frames)
