@@ -15,7 +15,7 @@
 
 #![expect(unsafe_code, reason = "aligned allocation and reference counts that outlive one allocation")]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
@@ -36,6 +36,9 @@ pub const BUFFER_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The smallest budget: one buffer of the largest size.
 pub const BUDGET_SIZE_BYTES_MIN: usize = BUFFER_SIZE_BYTES_MAX;
 
+/// What a huge page holds on the machines we know. A drive is asked for a block in one request when its memory is one stretch; in
+/// pages of 4 KiB a request of 1 MiB and its header is two.
+const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 const CLASS_COUNT: usize = 13;
 const REFERENCES_MAX: usize = isize::MAX as usize;
 
@@ -303,9 +306,18 @@ impl Block {
     /// A block with one reference and zeroed memory.
     fn allocate(class: usize) -> NonNull<Block> {
         let layout = Block::layout(class);
+        if layout.align() < HUGE_PAGE_BYTES {
+            // SAFETY: the layout's size is not zero.
+            let memory = unsafe { alloc_zeroed(layout) };
+            let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+            return Block::leak(memory, class, None);
+        }
         // SAFETY: the layout's size is not zero.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        let Some(memory) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        // Before the memory is touched, or it has small pages already.
+        prefer_huge_pages(memory, layout.size());
+        // SAFETY: fresh memory of this size.
+        unsafe { memory.write_bytes(0, layout.size()) };
         Block::leak(memory, class, None)
     }
 
@@ -316,7 +328,10 @@ impl Block {
     }
 
     fn layout(class: usize) -> Layout {
-        Layout::from_size_align(capacity_of(class), ALIGNMENT_BYTES)
+        // Large blocks can lie in huge pages then.
+        let huge = capacity_of(class) >= HUGE_PAGE_BYTES;
+        let alignment = if huge { HUGE_PAGE_BYTES } else { ALIGNMENT_BYTES };
+        Layout::from_size_align(capacity_of(class), alignment)
             .expect("at most 16 MiB, aligned to a power of two")
     }
 
@@ -358,6 +373,17 @@ impl Block {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+fn prefer_huge_pages(memory: NonNull<u8>, size_bytes: usize) {
+    use rustix::mm::{Advice, madvise};
+    // A wish: without huge pages everything works as it is.
+    // SAFETY: the memory is ours, whole pages of it, and the advice changes nothing of what it holds.
+    let _ = unsafe { madvise(memory.as_ptr().cast(), size_bytes, Advice::LinuxHugepage) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prefer_huge_pages(_memory: NonNull<u8>, _size_bytes: usize) {}
 
 // ---------------------------------------------------------------- handles
 
