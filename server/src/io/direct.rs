@@ -10,13 +10,18 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ring::{Action, Ring};
+use memkv_transport::buf::BufMut;
+use smallvec::SmallVec;
+
+use super::ring::{Action, Gathered, Ring, Task, iovec};
 use super::staging::Staging;
-use super::{Device, ZEROS, io_error};
+use super::{Device, Then, Transfer, io_error, io_slices};
 use crate::store::{Geometry, IoError, SECTOR_BYTES};
 
 /// Memory of one device for what must be copied.
 const STAGING_BYTES: usize = 32 << 20;
+/// The page cache takes bytes as they are, but for writes of very many pieces.
+const STAGING_BYTES_CACHED: usize = 1 << 20;
 /// Slices of one request, at most; what has more is gathered whole.
 const SLICES_MAX: usize = 256;
 
@@ -30,9 +35,8 @@ pub enum Mode {
 }
 
 pub struct UringDevice {
-    // Dropped before the memory that is registered with it.
     ring: Ring,
-    staging: Staging,
+    staging: Arc<Staging>,
     file: Arc<File>,
     path: PathBuf,
     capacity_bytes: u64,
@@ -51,9 +55,14 @@ impl UringDevice {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         let capacity_bytes = file.seek(SeekFrom::End(0))?;
         let file = Arc::new(file);
-        let staging = Staging::new(STAGING_BYTES)?;
+        let staging = Staging::new(match mode {
+            Mode::Direct => STAGING_BYTES,
+            Mode::Cached => STAGING_BYTES_CACHED,
+        })?;
         let name = path.file_name().map_or("device".into(), |name| name.to_string_lossy());
-        let ring = Ring::start(Arc::clone(&file), Some(staging.range()), &format!("ring-{name}"))?;
+        let write_behind = mode == Mode::Cached;
+        let ring =
+            Ring::open(Arc::clone(&file), Arc::clone(&staging), write_behind, &format!("ring-{name}"))?;
         Ok(Self { ring, staging, file, path: path.to_owned(), capacity_bytes, mode, block_device })
     }
 
@@ -78,7 +87,8 @@ impl UringDevice {
 
 impl Device for UringDevice {
     fn geometry(&self) -> Result<Geometry, IoError> {
-        Ok(Geometry { capacity_bytes: self.capacity_bytes, persistent: true, discard: self.block_device })
+        let discard = self.block_device || self.mode == Mode::Cached;
+        Ok(Geometry { capacity_bytes: self.capacity_bytes, persistent: true, discard })
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
@@ -97,44 +107,32 @@ impl Device for UringDevice {
     }
 
     fn write(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-        let length = slices.iter().map(|slice| slice.len()).sum::<usize>();
-        self.check(offset, length as u64)?;
-        let plan = plan(slices, |bytes| self.may_lend(bytes));
-        let copied: usize = plan.iter().map(Stretch::copied).sum();
-        if copied > self.staging.piece_bytes_max() || plan.len() > SLICES_MAX {
-            return self.write_copied(offset, slices);
-        }
-        let mut piece = self.staging.take(copied);
-        let mut lent = Vec::with_capacity(plan.len());
-        {
-            let mut rest: &mut [u8] = &mut piece;
-            for stretch in &plan {
-                if let Stretch::Copied(parts) = stretch {
-                    for part in parts {
-                        let (to, after) = rest.split_at_mut(part.len());
-                        to.copy_from_slice(part);
-                        rest = after;
-                    }
-                }
-            }
-        }
-        let mut rest: &[u8] = &piece;
-        for stretch in plan {
-            match stretch {
-                Stretch::Lent(bytes) => lent.push(bytes),
-                Stretch::Copied(_) => {
-                    let (bytes, after) = rest.split_at(stretch.copied());
-                    lent.push(bytes);
-                    rest = after;
-                }
-            }
-        }
-        let fixed = lent.len() == 1 && copied == length;
-        self.ring.run(Action::Write { offset, slices: lent, fixed })
+        self.check(offset, length_of(slices))?;
+        let plan = self.plan(slices);
+        let gathered = self.gather(&plan)?;
+        let fixed = matches!(gathered, Gathered::Staged(_)) && plan.len() == 1;
+        let slices = lent(&plan, gathered.bytes()).to_vec();
+        self.ring.run(Action::Write { offset, slices, fixed })
     }
 
     fn flush(&self) -> Result<(), IoError> {
         self.ring.run(Action::Flush)
+    }
+
+    fn is_asynchronous(&self) -> bool {
+        true
+    }
+
+    fn start(&self, transfer: Transfer, then: Then) {
+        let gathered = match self.begin(&transfer) {
+            Ok(gathered) => gathered,
+            Err(error) => return then(transfer, Err(error)),
+        };
+        self.ring.start(Task { transfer, gathered, then }, |task| {
+            let Transfer::Write { segments, .. } = &task.transfer else { return Default::default() };
+            let slices = io_slices(segments);
+            lent(&self.plan(&slices), task.gathered.bytes()).iter().map(|bytes| iovec(bytes)).collect()
+        });
     }
 
     fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError> {
@@ -155,30 +153,56 @@ impl Device for UringDevice {
 }
 
 impl UringDevice {
-    /// Everything through the staging memory, a piece at a time.
-    fn write_copied(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-        let mut at = offset;
-        let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut bytes = slices.iter().map(|slice| &**slice).filter(|slice| !slice.is_empty());
-        let mut current: &[u8] = &[];
-        while left > 0 {
-            let mut piece = self.staging.take(left.min(self.staging.piece_bytes_max()));
-            let mut filled = 0;
-            while filled < piece.len() {
-                if current.is_empty() {
-                    current = bytes.next().unwrap_or(&ZEROS);
-                }
-                let count = current.len().min(piece.len() - filled);
-                piece[filled..filled + count].copy_from_slice(&current[..count]);
-                current = &current[count..];
-                filled += count;
-            }
-            self.ring.run(Action::Write { offset: at, slices: vec![&piece], fixed: true })?;
-            at += piece.len() as u64;
-            left -= piece.len();
+    fn plan<'a>(&self, slices: &'a [IoSlice<'_>]) -> Plan<'a> {
+        // The page cache takes bytes from wherever they lie.
+        if self.mode == Mode::Cached && slices.len() <= SLICES_MAX {
+            return slices.iter().map(|slice| Stretch::Lent(slice)).collect();
         }
-        Ok(())
+        let plan = plan(slices, |bytes| self.may_lend(bytes));
+        if plan.len() <= SLICES_MAX { plan } else { self::plan(slices, |_| false) }
     }
+
+    /// Copies what a plan does not lend. Never waits: it may be called by whoever gives pieces back.
+    fn gather(&self, plan: &[Stretch<'_>]) -> Result<Gathered, IoError> {
+        let length = plan.iter().map(Stretch::copied).sum();
+        if length == 0 {
+            return Ok(Gathered::Nothing);
+        }
+        let mut gathered = match self.staging.try_take(length) {
+            Some(piece) => Gathered::Staged(piece),
+            None => Gathered::Heap(BufMut::unpooled(length).map_err(|_| IoError::OutOfRange)?),
+        };
+        let mut rest: &mut [u8] = match &mut gathered {
+            Gathered::Nothing => &mut [],
+            Gathered::Staged(piece) => piece,
+            Gathered::Heap(buffer) => buffer,
+        };
+        for part in plan.iter().flat_map(Stretch::parts) {
+            let (to, after) = rest.split_at_mut(part.len());
+            to.copy_from_slice(part);
+            rest = after;
+        }
+        Ok(gathered)
+    }
+
+    fn begin(&self, transfer: &Transfer) -> Result<Gathered, IoError> {
+        match transfer {
+            Transfer::Read { offset, into } => {
+                self.check(*offset, into.len() as u64)?;
+                Ok(Gathered::Nothing)
+            }
+            Transfer::Write { offset, segments } => {
+                let slices = io_slices(segments);
+                self.check(*offset, length_of(&slices))?;
+                self.gather(&self.plan(&slices))
+            }
+            Transfer::Flush => Ok(Gathered::Nothing),
+        }
+    }
+}
+
+fn length_of(slices: &[IoSlice<'_>]) -> u64 {
+    slices.iter().map(|slice| slice.len() as u64).sum()
 }
 
 impl Drop for UringDevice {
@@ -189,27 +213,47 @@ impl Drop for UringDevice {
     }
 }
 
+/// How a write goes to the device.
+type Plan<'a> = SmallVec<[Stretch<'a>; 4]>;
+
 /// A run of whole sectors of a write.
 #[derive(Debug, PartialEq, Eq)]
 enum Stretch<'a> {
     /// From where they are.
     Lent(&'a [u8]),
     /// Gathered first.
-    Copied(Vec<&'a [u8]>),
+    Copied(SmallVec<[&'a [u8]; 4]>),
 }
 
-impl Stretch<'_> {
-    fn copied(&self) -> usize {
+impl<'a> Stretch<'a> {
+    fn parts(&self) -> &[&'a [u8]] {
         match self {
-            Stretch::Lent(_) => 0,
-            Stretch::Copied(parts) => parts.iter().map(|part| part.len()).sum(),
+            Stretch::Lent(_) => &[],
+            Stretch::Copied(parts) => parts,
         }
+    }
+
+    fn copied(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
     }
 }
 
+/// The bytes of a plan in their order; those gathered lie one after another.
+fn lent<'a, 'b: 'a>(plan: &[Stretch<'b>], mut gathered: &'a [u8]) -> SmallVec<[&'a [u8]; 4]> {
+    let next = |stretch: &Stretch<'b>| match stretch {
+        Stretch::Lent(bytes) => *bytes,
+        Stretch::Copied(_) => {
+            let (bytes, rest) = gathered.split_at(stretch.copied());
+            gathered = rest;
+            bytes
+        }
+    };
+    plan.iter().map(next).collect()
+}
+
 /// Divides a write into stretches of whole sectors: what lies on sectors and may be lent is, all else is gathered.
-fn plan<'a>(slices: &'a [IoSlice<'_>], may_lend: impl Fn(&[u8]) -> bool) -> Vec<Stretch<'a>> {
-    let mut plan: Vec<Stretch<'a>> = Vec::new();
+fn plan<'a>(slices: &'a [IoSlice<'_>], may_lend: impl Fn(&[u8]) -> bool) -> Plan<'a> {
+    let mut plan = Plan::new();
     let mut at = 0;
     for slice in slices {
         let mut rest: &[u8] = slice;
@@ -227,7 +271,7 @@ fn plan<'a>(slices: &'a [IoSlice<'_>], may_lend: impl Fn(&[u8]) -> bool) -> Vec<
             match plan.last_mut() {
                 _ if lent => plan.push(Stretch::Lent(part)),
                 Some(Stretch::Copied(parts)) => parts.push(part),
-                Some(Stretch::Lent(_)) | None => plan.push(Stretch::Copied(vec![part])),
+                Some(Stretch::Lent(_)) | None => plan.push(Stretch::Copied(SmallVec::from_slice(&[part]))),
             }
             at += length;
             rest = after;

@@ -4,8 +4,9 @@
 //! at once. `memory` keeps nothing; `file` is one shard file of a directory; `direct` is a block device (or a file) through
 //! io_uring, on Linux. Unsafe code is in `ring` and `staging` alone.
 //!
-//! [`execute`] runs one of the store's commands; [`Devices`] is the list of them all, in the order of their slots, and
-//! serves as the store's `Disks` while it is formatted or opened.
+//! [`execute`] runs one of the store's commands to its end; [`Device::start`] begins a [`Transfer`] and goes on, for devices that
+//! work on their own ([`Device::is_asynchronous`]). [`Devices`] is the list of them all, in the order of their slots, and serves as
+//! the store's `Disks` while it is formatted or opened.
 
 #[cfg(target_os = "linux")]
 mod direct;
@@ -19,6 +20,9 @@ mod staging;
 
 use std::io::IoSlice;
 use std::sync::Arc;
+
+use memkv_transport::buf::{Buf, BufMut};
+use smallvec::SmallVec;
 
 use crate::store::{Command, Disks, Done, Geometry, IoError, Op, ReadRequest, ReadResult, Segment};
 #[cfg(target_os = "linux")]
@@ -38,7 +42,51 @@ pub trait Device: Send + Sync {
     fn flush(&self) -> Result<(), IoError>;
     /// The bytes of these (offset, length) ranges are not needed any more. What they read as afterwards is open.
     fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError>;
+
+    /// Whether `start` returns before the transfer is done.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+
+    /// Does the transfer and calls `then` exactly once. On an asynchronous device `then` runs on the device's own thread, or on the
+    /// caller's when the transfer cannot even begin: it must not block, and no lock that it takes may be held here.
+    fn start(&self, mut transfer: Transfer, then: Then) {
+        let result = match &mut transfer {
+            Transfer::Read { offset, into } => self.read(*offset, into),
+            Transfer::Write { offset, segments } => self.write(*offset, &io_slices(segments)),
+            Transfer::Flush => self.flush(),
+        };
+        then(transfer, result);
+    }
 }
+
+/// What a device can do on its own. The buffers travel with it, so nobody has to wait to lend them.
+#[derive(Debug)]
+pub enum Transfer {
+    /// Fills the buffer.
+    Read { offset: u64, into: BufMut },
+    /// The segments follow one another from `offset` on.
+    Write { offset: u64, segments: Vec<Segment<Buf>> },
+    /// As [`Device::flush`].
+    Flush,
+}
+
+/// Takes a transfer back, and how it ended.
+pub type Then = Box<dyn FnOnce(Transfer, Result<(), IoError>) + Send>;
+
+impl Transfer {
+    /// What a store's command asks for, unless it must block.
+    pub fn of(op: Op<Buf>) -> Result<Transfer, Op<Buf>> {
+        match op {
+            Op::Write { offset, segments } => Ok(Transfer::Write { offset, segments }),
+            Op::Flush => Ok(Transfer::Flush),
+            op @ (Op::Read { .. } | Op::Discard { .. }) => Err(op),
+        }
+    }
+}
+
+/// Most writes are a header, padding, a payload and padding.
+pub type Slices<'a> = SmallVec<[IoSlice<'a>; 8]>;
 
 /// Zeros for the padding between segments.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -61,8 +109,8 @@ pub fn execute<B: AsRef<[u8]>>(device: &dyn Device, op: &Op<B>) -> Result<Done, 
 }
 
 /// The segments as slices, zeros included.
-pub fn io_slices<B: AsRef<[u8]>>(segments: &[Segment<B>]) -> Vec<IoSlice<'_>> {
-    let mut slices = Vec::with_capacity(segments.len());
+pub fn io_slices<B: AsRef<[u8]>>(segments: &[Segment<B>]) -> Slices<'_> {
+    let mut slices = Slices::new();
     for segment in segments {
         match segment.bytes() {
             Some(bytes) => slices.push(IoSlice::new(bytes)),

@@ -1,8 +1,12 @@
 //! An io_uring of one file, and the thread that owns it.
 //!
-//! Callers block until their request is done, so every buffer they lend outlives its use by the kernel: the caller of
-//! `Ring::run` holds the borrow until the completion arrived, and the ring's thread answers each request exactly once, even
-//! when it ends. Requests in flight never exceed the submission queue, nor therefore the completion queue.
+//! Every buffer outlives its use by the kernel: the caller of `Ring::run` blocks and so holds the borrow until the
+//! completion arrived; what `Ring::start` is given owns its buffers and is not touched until then. The thread ends each request
+//! exactly once, even when it ends itself. Requests in flight never exceed the submission queue, nor therefore the completion
+//! queue.
+//!
+//! Why two ways: a caller that blocks costs two switches of threads a request, which is more than the request itself when
+//! values are small. What is started ends on the ring's thread, which hands the next requests to the kernel in one call.
 //!
 //! The file is registered, and so is the staging pool: requests that lie in it whole use the fixed operations.
 
@@ -15,14 +19,24 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use io_uring::{IoUring, opcode, types};
+use smallvec::SmallVec;
 
-use super::io_error;
+use memkv_transport::buf::BufMut;
+
+use super::staging::{Piece, Staging};
+use super::{Then, Transfer, io_error};
 use crate::store::IoError;
 
 /// Requests in flight.
 const ENTRIES: u32 = 128;
+/// Requests that the kernel is handed at once: it gathers more than two for merging.
+const HANDED_MAX: usize = 2;
 /// Marks the completion of the wake-up read.
 const WAKE: u64 = u64::MAX;
+/// Marks completions of writing behind, which nobody waits for.
+const BEHIND: u64 = u64::MAX - 1;
+/// Bytes in the page cache that the drive is told to begin with.
+const BEHIND_BYTES: u64 = 1 << 20;
 
 /// What the kernel is to do.
 pub enum Action<'a> {
@@ -31,18 +45,67 @@ pub enum Action<'a> {
     Flush,
 }
 
-/// A request with its borrow erased. Addresses stay valid until `reply` is answered.
+/// A transfer, with what it needs until its end.
+pub struct Task {
+    pub transfer: Transfer,
+    /// What had to be gathered.
+    pub gathered: Gathered,
+    pub then: Then,
+}
+
+/// Memory for bytes that cannot be lent as they lie.
+pub enum Gathered {
+    Nothing,
+    Staged(Piece),
+    /// When no piece was free or none is large enough.
+    Heap(BufMut),
+}
+
+impl Gathered {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Gathered::Nothing => &[],
+            Gathered::Staged(piece) => piece,
+            Gathered::Heap(buffer) => buffer,
+        }
+    }
+}
+
+/// How a request began, and so how it ends.
+enum End {
+    /// Someone blocks for it.
+    Reply(Arc<Reply>),
+    Task(Box<Task>),
+}
+
+impl End {
+    fn answer(self, result: Result<(), IoError>) {
+        match self {
+            End::Reply(reply) => reply.answer(result),
+            End::Task(task) => {
+                let Task { transfer, gathered, then } = *task;
+                drop(gathered);
+                then(transfer, result);
+            }
+        }
+    }
+}
+
+/// A request with its borrow erased. Addresses stay valid until `end` is answered.
 struct Request {
     kind: Kind,
     offset: u64,
-    iovecs: Vec<libc::iovec>,
+    iovecs: Iovecs,
     /// The first iovec that is not done yet.
     at: usize,
     done: u64,
     asked: u64,
     fixed: bool,
-    reply: Arc<Reply>,
+    end: End,
 }
+
+/// Where a request's bytes are.
+pub type Iovecs = SmallVec<[libc::iovec; 4]>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -51,8 +114,8 @@ enum Kind {
     Flush,
 }
 
-// SAFETY: the iovecs point to memory that the blocked caller of `Ring::run` lends to whoever holds the request, which is
-// one thread at a time; for reads that borrow is exclusive.
+// SAFETY: the iovecs point to memory that the blocked caller of `Ring::run` lends to whoever holds the request, or that the
+// request's own task owns; that is one thread at a time, and for reads the borrow is exclusive.
 unsafe impl Send for Request {}
 
 #[derive(Default)]
@@ -109,15 +172,22 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Starts the thread. `staging` is registered for fixed operations; it must stay where it is for the ring's life.
-    pub fn start(file: Arc<File>, staging: Option<(usize, usize)>, name: &str) -> std::io::Result<Self> {
-        let uring = IoUring::new(ENTRIES)?;
+    /// Starts the thread. `staging` is registered for fixed operations.
+    ///
+    /// `write_behind` is for the page cache: the drive begins with what was written while more is coming, so that a flush finds
+    /// little left to do.
+    pub fn open(
+        file: Arc<File>,
+        staging: Arc<Staging>,
+        write_behind: bool,
+        name: &str,
+    ) -> std::io::Result<Self> {
+        let uring = IoUring::new(ENTRIES * 2)?;
         uring.submitter().register_files(&[file.as_raw_fd()])?;
-        if let Some((address, length)) = staging {
-            let iovec = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
-            // SAFETY: the caller keeps the staging memory mapped until the ring is dropped.
-            unsafe { uring.submitter().register_buffers(&[iovec])? };
-        }
+        let (address, length) = staging.range();
+        let iovec = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
+        // SAFETY: the worker holds the staging memory until the ring is gone.
+        unsafe { uring.submitter().register_buffers(&[iovec])? };
         // SAFETY: eventfd takes no pointers; a negative result is checked before it becomes a descriptor.
         let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if wake < 0 {
@@ -132,7 +202,9 @@ impl Ring {
             flying: (0..ENTRIES).map(|_| None).collect(),
             free: (0..ENTRIES as usize - 1).collect(),
             wake_word: Box::new(0),
+            behind: write_behind.then_some(0..0),
             _file: file,
+            _staging: staging,
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -141,24 +213,46 @@ impl Ring {
     /// Does one thing, to its end.
     pub fn run(&self, action: Action<'_>) -> Result<(), IoError> {
         let reply = Arc::new(Reply::default());
-        let iovec =
-            |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let (kind, offset, iovecs, fixed) = match action {
             Action::Read { offset, into, fixed } => {
-                let iovec = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-                (Kind::Read, offset, vec![iovec], fixed)
+                (Kind::Read, offset, Iovecs::from_elem(iovec_mut(into), 1), fixed)
             }
             Action::Write { offset, slices, fixed } => {
                 (Kind::Write, offset, slices.iter().map(|slice| iovec(slice)).collect(), fixed)
             }
-            Action::Flush => (Kind::Flush, 0, Vec::new(), false),
+            Action::Flush => (Kind::Flush, 0, Iovecs::new(), false),
         };
-        let asked = iovecs.iter().map(|iovec| iovec.iov_len as u64).sum();
-        let request =
-            Request { kind, offset, iovecs, at: 0, done: 0, asked, fixed, reply: Arc::clone(&reply) };
+        if let Err(request) =
+            self.push(Request::new(kind, offset, iovecs, fixed, End::Reply(Arc::clone(&reply))))
+        {
+            request.end.answer(Err(IoError::Gone));
+        }
+        // The borrow of the caller's memory ends only after this.
+        reply.wait()
+    }
+
+    /// Begins a task. `slices` tells what a write takes from where: only memory behind the task's handles (buffers, shared
+    /// slices, pieces) or static one.
+    pub fn start(&self, task: Task, slices: impl FnOnce(&Task) -> Iovecs) {
+        let mut task = Box::new(task);
+        let fixed = matches!(&task.gathered, Gathered::Staged(_));
+        let (kind, offset, iovecs) = match &mut task.transfer {
+            Transfer::Read { offset, into } => (Kind::Read, *offset, Iovecs::from_elem(iovec_mut(into), 1)),
+            Transfer::Write { offset, .. } => (Kind::Write, *offset, slices(&task)),
+            Transfer::Flush => (Kind::Flush, 0, Iovecs::new()),
+        };
+        // A fixed write lies in the registered memory whole.
+        let fixed = fixed && kind == Kind::Write && iovecs.len() == 1;
+        if let Err(request) = self.push(Request::new(kind, offset, iovecs, fixed, End::Task(task))) {
+            request.end.answer(Err(IoError::Gone));
+        }
+    }
+
+    /// Gives the request back when the ring is closed.
+    fn push(&self, request: Request) -> Result<(), Box<Request>> {
         let mut queue = self.shared.lock();
         if queue.closed {
-            return Err(IoError::Gone);
+            return Err(Box::new(request));
         }
         queue.requests.push_back(request);
         let asleep = std::mem::take(&mut queue.asleep);
@@ -166,16 +260,27 @@ impl Ring {
         if asleep {
             self.shared.wake();
         }
-        // The borrow of the caller's memory ends only after this.
-        reply.wait()
+        Ok(())
     }
+}
+
+/// Where these bytes are, for a request that does not outlive them.
+pub fn iovec(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}
+
+fn iovec_mut(bytes: &mut [u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.wake();
-        if let Some(thread) = self.thread.take() {
+        // What a task ends with may hold the last handle: the thread cannot wait for itself, and ends by itself.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
             let _ = thread.join();
         }
     }
@@ -189,29 +294,35 @@ struct Worker {
     free: Vec<usize>,
     /// Where the kernel puts the eventfd's count.
     wake_word: Box<u64>,
+    /// What was written to the page cache and not yet asked to be written to the drive.
+    behind: Option<std::ops::Range<u64>>,
     _file: Arc<File>,
+    _staging: Arc<Staging>,
 }
 
 impl Worker {
     fn run(mut self) {
         let mut listening = false;
         loop {
-            let idle = self.take_requests();
-            let Some(idle) = idle else {
+            while self.hand_over() {}
+            if !self.may_sleep() {
+                continue;
+            }
+            if self.is_over() {
                 // The kernel takes a ring down some time later; it need not hold the file until then.
                 let _ = self.uring.submitter().unregister_files();
                 return;
-            };
+            }
             if !listening {
                 self.listen();
                 listening = true;
             }
-            let wanted = usize::from(idle || self.free.is_empty() || self.flying_count() > 0);
-            match self.uring.submit_and_wait(wanted) {
+            match self.uring.submit_and_wait(1) {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
                 Err(error) => return self.fail(error.into()),
             }
+            self.shared.lock().asleep = false;
             listening &= !self.reap();
         }
     }
@@ -220,25 +331,39 @@ impl Worker {
         ENTRIES as usize - 1 - self.free.len()
     }
 
-    /// Hands new requests to the kernel. `None` when the ring is closed and nothing is in flight; else whether there was
-    /// nothing new and the thread may sleep.
-    fn take_requests(&mut self) -> Option<bool> {
-        let shared = Arc::clone(&self.shared);
-        let mut queue = shared.lock();
-        let mut none = true;
-        while let Some(slot) = self.free.pop() {
-            let Some(request) = queue.requests.pop_front() else {
+    /// Nothing more comes, and nothing is in flight.
+    fn is_over(&self) -> bool {
+        self.flying_count() == 0 && self.shared.lock().closed
+    }
+
+    /// From now on whoever has a request must wake the thread; unless there is one that could be handed over.
+    fn may_sleep(&self) -> bool {
+        let mut queue = self.shared.lock();
+        queue.asleep = queue.requests.is_empty() || self.free.is_empty();
+        queue.asleep
+    }
+
+    /// Hands the next requests to the kernel, if there are any.
+    ///
+    /// A few at a time: of many handed over at once, the block layer makes one large request of those that lie side by side, and then
+    /// the drive has one thing to do and not many.
+    fn hand_over(&mut self) -> bool {
+        for handed in 0..HANDED_MAX {
+            let Some(slot) = self.free.pop() else { return false };
+            let next = self.shared.lock().requests.pop_front();
+            let Some(request) = next else {
                 self.free.push(slot);
-                break;
+                return handed > 0 && self.submit_all();
             };
-            none = false;
             self.submit(slot, request);
         }
-        if queue.closed && none && self.flying_count() == 0 {
-            return None;
-        }
-        queue.asleep = true;
-        Some(none)
+        self.submit_all()
+    }
+
+    fn submit_all(&mut self) -> bool {
+        // What the kernel does not take now, it is offered again when the thread waits.
+        let _ = self.uring.submit();
+        true
     }
 
     /// Builds the request's submission, for all that is left of it.
@@ -282,14 +407,38 @@ impl Worker {
         debug_assert!(pushed.is_ok(), "a slot is kept for it");
     }
 
+    /// Has the drive begin with what was written, a stretch at a time.
+    fn write_behind(&mut self, written: std::ops::Range<u64>) {
+        let Some(behind) = &mut self.behind else { return };
+        if behind.end == written.start {
+            behind.end = written.end;
+        } else {
+            // Writes end in any order: what is passed over here is left to the flush.
+            *behind = written;
+        }
+        if behind.end - behind.start < BEHIND_BYTES {
+            return;
+        }
+        let range = std::mem::replace(behind, behind.end..behind.end);
+        let length = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
+        let entry = opcode::SyncFileRange::new(types::Fixed(0), length)
+            .offset(range.start)
+            .flags(libc::SYNC_FILE_RANGE_WRITE)
+            .build()
+            .user_data(BEHIND);
+        // SAFETY: the entry refers to no memory.
+        // A full queue is no harm: the flush does it.
+        let _ = unsafe { self.uring.submission().push(&entry) };
+    }
+
     /// Takes all completions. Answers whether the wake-up was among them.
     fn reap(&mut self) -> bool {
         let mut woken = false;
         let ended: Vec<_> =
             self.uring.completion().map(|entry| (entry.user_data(), entry.result())).collect();
         for (slot, result) in ended {
-            if slot == WAKE {
-                woken = true;
+            if slot == WAKE || slot == BEHIND {
+                woken |= slot == WAKE;
                 continue;
             }
             let slot = slot as usize;
@@ -298,7 +447,12 @@ impl Worker {
                 Progress::More => self.submit(slot, request),
                 Progress::Over(result) => {
                     self.free.push(slot);
-                    request.reply.answer(result);
+                    if request.kind == Kind::Write && result.is_ok() {
+                        self.write_behind(request.offset..request.offset + request.asked);
+                    }
+                    request.end.answer(result);
+                    // What followed from it need not wait for the others' turn.
+                    self.hand_over();
                 }
             }
         }
@@ -311,11 +465,11 @@ impl Worker {
         queue.closed = true;
         let waiting = std::mem::take(&mut queue.requests);
         drop(queue);
-        waiting.into_iter().for_each(|request| request.reply.answer(Err(error)));
+        waiting.into_iter().for_each(|request| request.end.answer(Err(error)));
         // What the kernel still holds must not be answered before it let go of the memory: closing the ring waits for it.
         let flying = std::mem::take(&mut self.flying);
         drop(self);
-        flying.into_iter().flatten().for_each(|request| request.reply.answer(Err(error)));
+        flying.into_iter().flatten().for_each(|request| request.end.answer(Err(error)));
     }
 }
 
@@ -325,6 +479,11 @@ enum Progress {
 }
 
 impl Request {
+    fn new(kind: Kind, offset: u64, iovecs: Iovecs, fixed: bool, end: End) -> Request {
+        let asked = iovecs.iter().map(|iovec| iovec.iov_len as u64).sum();
+        Request { kind, offset, iovecs, at: 0, done: 0, asked, fixed, end }
+    }
+
     /// Takes a completion's result: the one place where its sign and its count are looked at.
     fn advance(&mut self, result: i32) -> Progress {
         if result < 0 {

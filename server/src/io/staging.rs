@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::io_error;
 use crate::store::{IoError, SECTOR_BYTES};
@@ -25,14 +25,15 @@ pub struct Staging {
 }
 
 impl Staging {
-    pub fn new(length: usize) -> std::io::Result<Self> {
+    pub fn new(length: usize) -> std::io::Result<Arc<Self>> {
         let huge = map(length, libc::MAP_HUGETLB);
         let (address, is_huge) = match huge {
             Ok(address) => (address, true),
             Err(_) => (map(length, 0)?, false),
         };
         let free = (0..length / PIECE_BYTES).collect();
-        Ok(Self { address, length, huge: is_huge, free: Mutex::new(free), returned: Condvar::new() })
+        let free = Mutex::new(free);
+        Ok(Arc::new(Self { address, length, huge: is_huge, free, returned: Condvar::new() }))
     }
 
     /// Address and length, for registration.
@@ -49,18 +50,34 @@ impl Staging {
     }
 
     /// A piece of this length, which must be whole sectors and at most `piece_bytes_max`; waits for one to be free.
-    pub fn take(&self, length: usize) -> Piece<'_> {
+    pub fn take(self: &Arc<Self>, length: usize) -> Piece {
         assert!(length <= PIECE_BYTES && length.is_multiple_of(SECTOR_BYTES), "the caller divides");
-        if length == 0 {
-            return Piece { staging: self, number: None, length };
-        }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            if length == 0 {
+                return self.piece(None, length);
+            }
             if let Some(number) = free.pop() {
-                return Piece { staging: self, number: Some(number), length };
+                return self.piece(Some(number), length);
             }
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The same, if the length is not too much and one is free now.
+    pub fn try_take(self: &Arc<Self>, length: usize) -> Option<Piece> {
+        if length > PIECE_BYTES || !length.is_multiple_of(SECTOR_BYTES) {
+            return None;
+        }
+        if length == 0 {
+            return Some(self.piece(None, length));
+        }
+        let number = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        Some(self.piece(Some(number), length))
+    }
+
+    fn piece(self: &Arc<Self>, number: Option<usize>, length: usize) -> Piece {
+        Piece { staging: Arc::clone(self), number, length }
     }
 }
 
@@ -74,26 +91,26 @@ fn map(length: usize, flags: i32) -> std::io::Result<usize> {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, once; pieces borrow the pool, so none is left.
+        // SAFETY: the mapping of `new`, once; pieces and the ring hold the pool, so none is left.
         unsafe { libc::munmap(self.address as *mut libc::c_void, self.length) };
     }
 }
 
 /// A stretch of the pool that is nobody else's.
-pub struct Piece<'a> {
-    staging: &'a Staging,
+pub struct Piece {
+    staging: Arc<Staging>,
     number: Option<usize>,
     length: usize,
 }
 
-impl Piece<'_> {
+impl Piece {
     fn address(&self) -> *mut u8 {
         let start = self.staging.address + self.number.unwrap_or(0) * PIECE_BYTES;
         start as *mut u8
     }
 }
 
-impl Deref for Piece<'_> {
+impl Deref for Piece {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -102,14 +119,14 @@ impl Deref for Piece<'_> {
     }
 }
 
-impl DerefMut for Piece<'_> {
+impl DerefMut for Piece {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`; the piece is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.address(), self.length) }
     }
 }
 
-impl Drop for Piece<'_> {
+impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.staging.free.lock().unwrap_or_else(PoisonError::into_inner).push(number);
