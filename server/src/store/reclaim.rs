@@ -30,7 +30,8 @@ const GAIN_MIN: usize = 16;
 pub(super) struct Batch {
     device: usize,
     extents: Vec<u32>,
-    free_before: usize,
+    /// Extents that were opened for what moved.
+    opened: usize,
     /// Reads and writes in flight.
     outstanding: u32,
     /// Extents that took moved records.
@@ -149,14 +150,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         false
     }
 
-    /// A batch is over: when it gained nothing, the next one tries harder.
-    fn judge_batch(&mut self, device: usize, free_before: usize) {
+    /// A batch is over: when it gained nothing, the next one tries harder. What others took meanwhile says nothing of that.
+    fn judge_batch(&mut self, batch: &Batch) {
         self.reclaim.batches_ended += 1;
-        let target = &self.devices[device];
-        let free = target.free.len() + target.discards.len();
         let removals = self.reclaim.removals;
-        let effort = self.reclaim.efforts.entry(device).or_default();
-        if free > free_before {
+        let effort = self.reclaim.efforts.entry(batch.device).or_default();
+        if batch.extents.len() > batch.opened {
             *effort = Effort::default();
         } else {
             effort.level += 1;
@@ -268,7 +267,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let outstanding = by_extent.len() as u32;
         let batch = Batch {
             device,
-            free_before: self.devices[device].free.len(),
+            opened: 0,
             extents,
             outstanding,
             targets: Vec::new(),
@@ -371,6 +370,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.end_run(run, batch, device);
                 self.close_open(device, Stream::Cold);
                 let opened = self.open_extent(device, Stream::Cold);
+                if let Some(batch) = self.reclaim.batches.get_mut(&batch) {
+                    batch.opened += usize::from(opened);
+                }
                 opened
                     .then(|| self.devices[device].take_room(Stream::Cold, record.span, SECTOR_BYTES))
                     .flatten()
@@ -500,7 +502,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         if self.devices[device].failed || extents.is_empty() {
             if let Some(batch) = self.reclaim.batches.remove(&id) {
-                self.judge_batch(device, batch.free_before);
+                self.judge_batch(&batch);
             }
             return;
         }
@@ -520,11 +522,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// That is durable: they may be used again.
     pub(super) fn batch_freed(&mut self, id: BatchId) {
         let Some(batch) = self.reclaim.batches.remove(&id) else { return };
-        for extent in batch.extents {
-            self.devices[batch.device].extents[extent as usize].freed = true;
-            self.free_if_idle(batch.device, extent);
+        for extent in &batch.extents {
+            self.devices[batch.device].extents[*extent as usize].freed = true;
+            self.free_if_idle(batch.device, *extent);
         }
-        self.judge_batch(batch.device, batch.free_before);
+        self.judge_batch(&batch);
     }
 
     /// Gives a freed extent back once nobody reads it any more.
