@@ -45,6 +45,12 @@ impl Recency {
         *self.bytes.entry(tick).or_default() += bytes;
     }
 
+    /// Forgets all entries; time goes on.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.sum = 0;
+    }
+
     pub fn remove(&mut self, tick: u32, bytes: u64) {
         if let Some(sum) = self.bytes.get_mut(&tick) {
             *sum -= bytes;

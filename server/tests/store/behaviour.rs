@@ -113,6 +113,7 @@ behaviour! {
     quotas_bound_a_namespace
     the_coldest_go_first
     a_session_keeps_its_chunks_until_it_is_the_coldest
+    age_outlives_a_restart
     a_pinned_read_is_not_overwritten
 }
 
@@ -539,6 +540,23 @@ fn a_session_keeps_its_chunks_until_it_is_the_coldest(world: &dyn World) {
     assert_eq!(rig.get_manifest(b"forgotten"), None);
     assert_eq!(rig.store.counters().manifests_evicted, 1);
     assert_eq!(rig.store.audit(), Ok(()));
+}
+
+fn age_outlives_a_restart(world: &dyn World) {
+    let mut rig = fresh(world);
+    for (name, after) in [(&b"old chunk"[..], 40), (b"new chunk", 12)] {
+        rig.put(name, &bytes(1 << 20, 9)).unwrap();
+        rig.put_manifest(&[name, b" session"].concat(), &[name], b"body").unwrap();
+        churn(&mut rig, &String::from_utf8_lossy(name), after, 1 << 20);
+    }
+    let devices = rig.stop();
+    let Some(devices) = world.reopened(devices) else { return };
+    let mut rig = Rig::open(devices, config());
+    assert_eq!(rig.store.audit(), Ok(()));
+    churn(&mut rig, "r", 36, 1 << 20);
+    assert_eq!(rig.store.counters().manifests_evicted, 1, "room was short");
+    assert_eq!(rig.get_manifest(b"old chunk session"), None);
+    assert_eq!(rig.get_manifest(b"new chunk session").as_deref(), Some(&b"body"[..]));
 }
 
 fn a_pinned_read_is_not_overwritten(world: &dyn World) {

@@ -437,16 +437,34 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
     }
 
     /// Extents get their last state, and what their records weigh.
+    /// Counts what lives where. Use is not written down, so age is what order the records were written in: extents have
+    /// rising numbers.
     fn settle(&mut self) {
         let store = &mut *self.store;
-        let ids: Vec<_> = store.catalog.ids().collect();
-        for id in ids {
-            let length = store.catalog.view(id).length;
-            for (part, place) in store.catalog.places(id).into_iter().enumerate() {
-                let weight = store.weight(length, part as u32);
-                store.extent_mut(place.extent).live_bytes += weight;
-                let (device, _) = store.locate(place.extent);
+        let mut extents: Vec<(u64, u32)> = Vec::new();
+        for device in &store.devices {
+            extents.extend(
+                device.extents.iter().zip(device.base..).map(|(extent, number)| (extent.seq, number)),
+            );
+        }
+        extents.sort_unstable();
+        store.recency.clear();
+        for (_, extent) in extents {
+            let (device, _) = store.locate(extent);
+            // The latest comes first in its extent's chain.
+            for (id, part) in store.catalog.residents(extent).into_iter().rev() {
+                let view = store.catalog.view(id);
+                let weight = store.weight(view.length, part);
+                store.extent_mut(extent).live_bytes += weight;
                 store.devices[device].records += 1;
+                if part == 0 {
+                    let tick = store.recency.advance(view.length);
+                    store.recency.add(tick, view.length);
+                    store.catalog.set_tick(id, tick);
+                    if view.manifest {
+                        store.manifests.used(id, view.tick, tick);
+                    }
+                }
             }
         }
         for device in 0..store.devices.len() {
