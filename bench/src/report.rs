@@ -69,7 +69,8 @@ impl Line {
     }
 
     fn row(&self) -> String {
-        let peer = self.peer.as_ref().map_or(String::new(), |peer| format!("{} {:.3}", peer.name, peer.value));
+        let peer =
+            self.peer.as_ref().map_or(String::new(), |peer| format!("{} {:.3}", peer.name, peer.value));
         let goal = match self.goal {
             None => String::new(),
             Some(Goal::AtLeast(least)) => format!(">= {least}"),
@@ -99,7 +100,8 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// A Markdown table.
 pub fn table(lines: &[Line]) -> String {
-    let mut text = String::from("| what | MemKV | beside it | figure | goal | met |\n|---|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| what | MemKV | beside it | figure | goal | met |\n|---|---|---|---|---|---|\n");
     for line in lines {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}", line.row());

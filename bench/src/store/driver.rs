@@ -42,9 +42,16 @@ struct State {
 
 /// A request that waits its turn.
 pub enum Work {
-    Put { key: [u8; 8], blocks: Vec<Block<Buf>> },
+    Put {
+        key: [u8; 8],
+        blocks: Vec<Block<Buf>>,
+    },
     /// Of a whole value of one record, into the buffer.
-    Read { key: [u8; 8], blocks: u32, buffer: BufMut },
+    Read {
+        key: [u8; 8],
+        blocks: u32,
+        buffer: BufMut,
+    },
 }
 
 /// What devices are to do, once the lock is free.
@@ -201,7 +208,8 @@ impl Shared {
     }
 
     fn start_read(self: &Arc<Self>, plan: ReadPlan, buffer: BufMut) {
-        let (device, offset) = plan.records.first().map_or((0, 0), |record| (record.device, record.head_offset));
+        let (device, offset) =
+            plan.records.first().map_or((0, 0), |record| (record.device, record.head_offset));
         let shared = Arc::clone(self);
         let end = move |buffer, result| shared.read_ended(ReadEnd { plan, buffer, result });
         match self.devices.device(device) {
@@ -274,7 +282,8 @@ impl State {
                 Work::Read { key, blocks, mut buffer } => {
                     match self.store.read(now_ms, Key::new(b"", &key), 0..blocks) {
                         Ok(plan) => {
-                            let length = plan.records.first().map_or(0, |one| one.head_bytes + one.data_bytes);
+                            let length =
+                                plan.records.first().map_or(0, |one| one.head_bytes + one.data_bytes);
                             buffer.resize(length);
                             todo.reads.push((plan, buffer));
                         }

@@ -18,7 +18,9 @@ pub fn run(file: &Path, rw: &str, block_bytes: usize, depth: usize, total: u64) 
         .arg(format!("--iodepth={depth}"))
         .arg(format!("--size={total}"))
         .output()
-        .context("fio cannot be run; it is the limit that the store is compared to (Debian: apt-get install fio)")?;
+        .context(
+            "fio cannot be run; it is the limit that the store is compared to (Debian: apt-get install fio)",
+        )?;
     ensure!(output.status.success(), "fio failed: {}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).context("fio's report")?;
     let side = if rw.ends_with("read") { "read" } else { "write" };

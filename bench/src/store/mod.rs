@@ -3,7 +3,9 @@
 mod catalogue;
 mod commit;
 mod driver;
+mod files;
 mod fio;
+mod hybrid;
 mod throughput;
 mod trace;
 
@@ -42,6 +44,7 @@ pub struct Options {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Throughput,
+    Peers,
     Commit,
     Catalogue,
     Trace,
@@ -67,6 +70,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if wanted(Part::Throughput) {
         eprintln!("bulk rates ...");
         lines.extend(throughput::measure(&options.dir, options.rounds, options.pass_mib << 20)?);
+    }
+    if wanted(Part::Peers) {
+        eprintln!("files and foyer ...");
+        lines.extend(throughput::measure_peers(&options.dir, options.rounds, options.pass_mib << 19)?);
     }
     if wanted(Part::Commit) {
         eprintln!("group commit ...");

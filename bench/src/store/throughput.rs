@@ -10,7 +10,7 @@ use memkv_server::store::*;
 use memkv_transport::buf::BufMut;
 
 use super::driver::{Driver, Ended, Work, blocks_of, noise};
-use super::fio;
+use super::{files, fio, hybrid};
 use crate::report::{Goal, Line};
 
 /// Values under way, as fio has blocks.
@@ -143,6 +143,38 @@ pub fn measure(dir: &Path, rounds: usize, total: u64) -> Result<Vec<Line>> {
     std::fs::remove_file(&device)?;
     std::fs::remove_dir_all(&directory)?;
     Ok(lines)
+}
+
+/// 64 KiB values, direct, beside a file for each chunk and beside foyer.
+pub fn measure_peers(dir: &Path, rounds: usize, total: u64) -> Result<Vec<Line>> {
+    let value_bytes = 64 << 10;
+    let count = total / value_bytes as u64;
+    let rate = |seconds: f64| total as f64 / seconds / 1e9;
+    let device = dir.join("direct");
+    let (mut file_writes, mut file_reads) = (Vec::new(), Vec::new());
+    let (mut foyer_writes, mut foyer_reads) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let driver = direct(&device, room_for(total))?;
+        let ours = (rate(write(&driver, count, value_bytes)?), rate(read(&driver, count, value_bytes)?));
+        drop(driver);
+        let (wrote, took) = files::run(&dir.join("files"), count, value_bytes, DEPTH)?;
+        file_writes.push((ours.0, rate(wrote)));
+        file_reads.push((ours.1, rate(took)));
+        let (wrote, took, found) = hybrid::run(&dir.join("foyer"), count, value_bytes, DEPTH as u64)?;
+        foyer_writes.push((ours.0, rate(wrote)));
+        foyer_reads.push((ours.1, rate(took) * found as f64 / count as f64));
+    }
+    std::fs::remove_file(&device)?;
+    let goal = Some(Goal::AtLeast(2.0));
+    let line = |what: &str, rounds, peer, goal| {
+        Line::ratio(format!("direct {what}, 64 KiB x{DEPTH}"), rounds, "GB/s", peer, goal)
+    };
+    Ok(vec![
+        line("write", &file_writes, "file per chunk", goal),
+        line("read", &file_reads, "file per chunk", None),
+        line("write", &foyer_writes, "foyer", None),
+        line("read", &foyer_reads, "foyer", None),
+    ])
 }
 
 /// (ours, what it is compared to), round by round.

@@ -24,8 +24,7 @@ struct Request {
 }
 
 pub fn measure(file: &Path) -> Result<Vec<Line>> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let requests: Vec<Request> = text
         .lines()
         .enumerate()
