@@ -131,3 +131,9 @@ fn expect_form(value: &Value, form: &Value) {
         }
     }
 }
+
+/// The generated header compiles by itself.
+#[test]
+fn the_protocol_header_is_c() {
+    let _ = compile("the_protocol_header_is_c", "tests/protocol.c", "protocol");
+}

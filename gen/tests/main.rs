@@ -1,6 +1,7 @@
 //! The wire crate seen from outside. One binary, so that what the tests share is built once.
 
 mod allocations;
+mod bounds;
 mod drawn;
 mod hostile;
 mod messages;

@@ -15,4 +15,4 @@ mod random;
 mod server;
 mod world;
 
-pub use world::{Failure, Report, run};
+pub use world::{Failure, Report, run, run_choices};

@@ -64,7 +64,15 @@ impl std::fmt::Display for Failure {
 
 /// Runs the world of a seed.
 pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed);
+    live(World::new(Random::new(seed)), seed)
+}
+
+/// Runs the world in which these bytes decide what happens, as long as they last. A failure has no seed.
+pub fn run_choices(choices: &[u8]) -> Result<Report, Box<Failure>> {
+    live(World::new(Random::choosing(choices)), 0)
+}
+
+fn live(mut world: World, seed: u64) -> Result<Report, Box<Failure>> {
     match world.live() {
         Ok(()) => Ok(world.finish()),
         Err(violation) => Err(Box::new(Failure { seed, violation, at: world.now, history: world.history })),
@@ -108,8 +116,7 @@ struct Faults {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
-        let mut random = Random::new(seed);
+    fn new(mut random: Random) -> World {
         let faults = Faults {
             kills: random.below(4) != 0,
             power: random.below(2) == 0,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod fuzz;
 mod generate;
 mod licences;
 mod shell;
@@ -35,6 +36,12 @@ enum Command {
     /// and runs the engine: a cold save, a warm one, a second session that shares half of the first, and restores. Beside
     /// them, the same bytes as one local file.
     Demo(demo::Options),
+    /// Run every fuzz target for a while.
+    ///
+    /// Builds fuzz/ with coverage (needs a C++ compiler, no nightly Rust), and gives each target the committed corpus to
+    /// begin with. An input that fails is left in fuzz/artifacts/TARGET; `cargo test -p memkv-fuzz` replays it once it
+    /// is moved to fuzz/corpus/TARGET.
+    Fuzz(fuzz::Options),
     /// Write anew what is generated from schema/ and committed.
     ///
     /// That is the CodeGeneratorRequest (needs the `capnp` tool, Debian: capnproto), the golden copy of the generated code and
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Test(options) => tests::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Gen => generate::run(),
         Command::Licences => licences::run(),
     };

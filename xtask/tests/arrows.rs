@@ -17,6 +17,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memkv-conformance", &["memkv-wire", "memkv-transport"]),
     ("kv-store-opendal", &[]),
     ("memkv-simulation", &["memkv-wire", "memkv-transport", "memkv-client", "memkv-server"]),
+    (
+        "memkv-fuzz",
+        &[
+            "memkv-wire",
+            "memkv-transport",
+            "memkv-client",
+            "memkv-server",
+            "memkv-simulation",
+            "kv-store-memkv",
+        ],
+    ),
     ("xtask", &["memkv-codegen", "memkv-wire", "memkv-transport", "memkv-client"]),
 ];
 

@@ -171,7 +171,7 @@ impl Connection<'_> {
         //= MKV-MSG-6
         let readable = Message::new(&frame.control).and_then(|message| Request::decode(&message).map(|_| ()));
         if readable.is_err() {
-            if self.flaw() == Some(Flaw::MalformedAnswered) {
+            if matches!(self.flaw(), Some(Flaw::MalformedAnswered | Flaw::BoundsNotChecked)) {
                 return self.send(id, Out::failed(None, Status::Invalid));
             }
             return Err(self.broke("a message that cannot be read"));

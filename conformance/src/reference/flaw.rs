@@ -90,6 +90,8 @@ flaws! {
     RequestsUnbounded => "requests-unbounded",
     /// A message that cannot be read is answered with `invalid`.
     MalformedAnswered => "malformed-answered",
+    /// A ManifestRole, a name or a key of any length is taken: bounds are not checked.
+    BoundsNotChecked => "bounds-not-checked",
     /// An unknown operation closes the connection.
     UnknownOperationCloses => "unknown-operation-closes",
     /// A message that fails is answered with its first frame.

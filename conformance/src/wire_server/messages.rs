@@ -12,6 +12,7 @@ use super::{Server, ping};
 use crate::case::{Case, Outcome};
 use crate::peer::session::{Session, encode, last_status};
 use crate::random::Random;
+use crate::wire_client::driver::unhex;
 use crate::{ensure, fail};
 
 pub const CASES: &[Case<Server>] = &[
@@ -62,7 +63,16 @@ pub const CASES: &[Case<Server>] = &[
         "no reply ends before its request has ended",
         ends_after_request,
     ),
+    Case::must(
+        "SRV-MSG-13",
+        &["MKV-MSG-6"],
+        "every field just outside of its bounds closes the connection",
+        just_outside,
+    ),
 ];
+
+/// Generated from the schema.
+const VECTORS: &str = include_str!("../../vectors/bounds.txt");
 
 fn interleaved(server: &Server) -> Outcome {
     let mut session = server.connect()?;
@@ -235,6 +245,20 @@ fn out_of_bounds(server: &Server) -> Outcome {
         ensure!(broken, "this suite made a message that is in bounds: {what}");
         expect_unreadable(server, what, &control)?;
     }
+    server.expect_alive()
+}
+
+//= MKV-MSG-6 test
+fn just_outside(server: &Server) -> Outcome {
+    let mut count = 0;
+    for line in VECTORS.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["Request", field, setting, "refused", hex] = words[..] else { continue };
+        let Some(control) = unhex(hex) else { fail!("this suite has a vector that is none: {field}") };
+        expect_unreadable(server, &format!("{field} {setting}"), &control)?;
+        count += 1;
+    }
+    ensure!(count > 50, "this suite has only {count} vectors");
     server.expect_alive()
 }
 

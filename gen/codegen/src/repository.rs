@@ -14,6 +14,7 @@ use crate::{Error, emit, exceptions, load};
 pub const REQUEST: &str = "schema/memkv.cgr";
 pub const GOLDEN: &str = "gen/golden";
 pub const PAGES: &str = "docs/reference";
+pub const CONFORMANCE: &str = "conformance";
 
 /// The files of the specification, in the order in which they are compiled.
 const SCHEMAS: &[&str] = &["spec.capnp", "types.capnp", "session.capnp", "ops.capnp", "manifest.capnp"];
@@ -23,6 +24,7 @@ pub fn regenerate(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut changed: Vec<PathBuf> = refresh_request(root)?.unwrap_or_default();
     changed.extend(refresh_golden(root)?);
     changed.extend(refresh_pages(root)?);
+    changed.extend(refresh_conformance(root)?);
     Ok(changed)
 }
 
@@ -67,6 +69,15 @@ pub fn refresh_golden(root: &Path) -> Result<Vec<PathBuf>, Error> {
 pub fn refresh_pages(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let pages = emit::pages(&committed(root)?, &Citations::collect(root)?, &exceptions::load(root)?);
     let files = pages.into_iter().map(|(name, text)| (Path::new(PAGES).join(name), text.into_bytes()));
+    refresh(root, files)
+}
+
+/// Vectors and the C header, for those who test peers.
+pub fn refresh_conformance(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let outputs = emit::conformance(&committed(root)?);
+    let files = outputs
+        .into_iter()
+        .map(|output| (Path::new(CONFORMANCE).join(output.name), output.text.into_bytes()));
     refresh(root, files)
 }
 

@@ -27,6 +27,11 @@ fn the_golden_copy_is_what_the_wire_crate_includes() {
 }
 
 #[test]
+fn the_vectors_and_the_header_say_what_the_schema_says() {
+    assert_fresh(&repository::refresh_conformance(&root()).unwrap());
+}
+
+#[test]
 fn the_reference_pages_say_what_the_schema_says() {
     assert_fresh(&repository::refresh_pages(&root()).unwrap());
 }

@@ -4,9 +4,11 @@ mod arbitrary;
 mod code;
 mod constants;
 mod enums;
+mod header;
 mod names;
 mod operations;
 mod pages;
+mod vectors;
 mod views;
 mod visitors;
 
@@ -19,6 +21,14 @@ use crate::model::Model;
 pub struct Output {
     pub name: &'static str,
     pub text: String,
+}
+
+/// What those need who test peers, or write them in C. Paths are those below `conformance/`.
+pub fn conformance(model: &Model) -> Vec<Output> {
+    vec![
+        Output { name: "include/memkv_protocol.h", text: header::protocol(model) },
+        Output { name: "vectors/bounds.txt", text: vectors::bounds(model) },
+    ]
 }
 
 /// The Rust modules that `gen/lib.rs` includes, and that `gen/golden/` keeps a copy of.
