@@ -86,6 +86,17 @@ fn targets(folder: &Path, wanted: &[String]) -> Result<Vec<String>> {
     Ok(all)
 }
 
+/// The end of a log, when something was found; otherwise how far the coverage came and how many inputs were tried.
+fn tell(log: &str, passed: bool) {
+    let lines: Vec<&str> = log.lines().collect();
+    if !passed {
+        lines[lines.len().saturating_sub(60)..].iter().for_each(|line| println!("{line}"));
+    }
+    let coverage = lines.iter().rfind(|line| line.contains(" cov: "));
+    let executed = lines.iter().find(|line| line.contains("number_of_executed_units"));
+    coverage.into_iter().chain(executed).for_each(|line| println!("    {line}"));
+}
+
 fn fuzz(folder: &Path, binaries: &Path, target: &str, options: &Options) -> Result<bool> {
     let corpus = folder.join("corpus").join(target);
     let (found, artifacts) =
@@ -101,10 +112,12 @@ fn fuzz(folder: &Path, binaries: &Path, target: &str, options: &Options) -> Resu
         format!("-rss_limit_mb={MEMORY_MB_MAX}"),
         format!("-artifact_prefix={}/", artifacts.display()),
         "-print_final_stats=1".to_owned(),
-        "-verbosity=0".to_owned(),
     ]);
-    let passed =
-        command.current_dir(folder).status().with_context(|| format!("{target} cannot be run"))?.success();
+    let log = artifacts.join("log");
+    let file = std::fs::File::create(&log)?;
+    command.stdout(file.try_clone()?).stderr(file).current_dir(folder);
+    let passed = command.status().with_context(|| format!("{target} cannot be run"))?.success();
+    tell(&std::fs::read_to_string(&log)?, passed);
     if passed && options.merge {
         let mut merge = Command::new(binaries.join(target));
         merge.arg("-merge=1").arg("-verbosity=0").arg(&corpus).arg(&found);
