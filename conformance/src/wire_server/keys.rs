@@ -50,6 +50,11 @@ fn regions(server: &Server) -> Outcome {
     let status = session.status(&namespace, RequestWhich::Read(read), &[])?;
     let refused = matches!(status, Status::Invalid | Status::Unsupported);
     ensure!(refused, "a read into a region that was never registered was answered with {}", status.name());
+    // No file can ride on this transport.
+    let region = [RegionDescriptor { id: 7, length: 4096, which: RegionDescriptorWhich::SharedMemory }];
+    let register = Ping { regions: List::from(&region), ..Ping::default() };
+    let status = session.status(&[], RequestWhich::Ping(register), &[])?;
+    expect_status(status, Status::Unsupported, "the registration of shared memory over TCP")?;
     ping(&mut session, 1)
 }
 
