@@ -16,7 +16,7 @@ pub enum Sync {
     /// Before they are acknowledged.
     Always,
     /// At this interval, so that a loss of power takes at most that much: manifests put, or deleted, since then. One that was
-    /// replaced since then may be gone with the one that replaced it.
+    /// replaced since then may be gone with the one that replaced it, or one before it be there again.
     Interval { ms: u64 },
 }
 

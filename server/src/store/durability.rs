@@ -8,7 +8,7 @@ use super::*;
 use crate::store::format::SUPERBLOCK_OFFSETS;
 use crate::store::journal::{ENTRY_RECORDS_MAX, Entry, Listed};
 use crate::store::manifest::Deletion;
-use crate::store::space::JournalWaiter;
+use crate::store::space::{Flushing, JournalWaiter};
 
 /// Someone who goes on when everything he waits for is durable.
 pub(super) struct Wait {
@@ -200,20 +200,28 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn issue_flush(&mut self, device: usize) {
         let target = &mut self.devices[device];
-        target.flushing = Some((target.completed, target.journal.written));
+        target.flushing = Some(Flushing {
+            completed: target.completed,
+            journal_written: target.journal.written,
+            journal_epoch: target.journal.epoch,
+        });
         self.counters.flushes += 1;
         self.issue(device, Op::Flush, InFlight::Flush { device });
     }
 
     pub(super) fn flush_ended(&mut self, device: usize, result: Result<(), IoError>) {
         let target = &mut self.devices[device];
-        let Some((completed, journal_written)) = target.flushing.take() else { return };
+        let Some(Flushing { completed, journal_written, journal_epoch }) = target.flushing.take() else {
+            return;
+        };
         if result.is_err() {
             self.fail_device(device);
             return;
         }
         target.flushed = completed;
-        target.journal.durable = journal_written;
+        if target.journal.epoch == journal_epoch {
+            target.journal.durable = journal_written;
+        }
         let (ready, later) =
             target.flush_waiters.drain(..).partition::<Vec<_>, _>(|(count, _)| *count <= completed);
         target.flush_waiters = later;

@@ -64,6 +64,15 @@ pub enum Stream {
     Cold = 1,
 }
 
+/// What a flush will make durable: how far things were when it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Flushing {
+    pub completed: u64,
+    /// Of the journal of this epoch. A checkpoint that ends meanwhile starts another one, with positions of its own.
+    pub journal_written: u64,
+    pub journal_epoch: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct OpenExtent {
     pub extent: u32,
@@ -112,8 +121,8 @@ pub struct Device {
     pub completed: u64,
     /// `completed` as of the start of the last successful flush.
     pub flushed: u64,
-    /// A flush in flight: `completed` and the journal's `written` when it began.
-    pub flushing: Option<(u64, u64)>,
+    /// A flush in flight.
+    pub flushing: Option<Flushing>,
     pub flush_waiters: Vec<(u64, WaitId)>,
     /// The generation of the superblock that is durable.
     pub superblock_durable: u64,
@@ -126,6 +135,8 @@ pub struct Device {
     /// Freed extents that are to be discarded first.
     pub discards: Vec<u32>,
     pub discards_in_flight: u32,
+    /// The extents of these.
+    pub discarding: usize,
 }
 
 /// Full extents that may wait for a flush, at most; all of them are read after a crash.
@@ -164,6 +175,7 @@ impl Device {
             unsealed: Vec::new(),
             discards: Vec::new(),
             discards_in_flight: 0,
+            discarding: 0,
         }
     }
 
@@ -181,6 +193,11 @@ impl Device {
         }
         open.cursor = start + span;
         Some((open.extent, start as u32))
+    }
+
+    /// What is left of the open extent.
+    pub fn room_left(&self, stream: Stream) -> usize {
+        self.open[stream as usize].map_or(0, |open| self.extent_bytes.saturating_sub(open.cursor))
     }
 
     /// Adds an entry to the journal.
@@ -210,6 +227,11 @@ impl Device {
         self.free.len()
     }
 
+    /// Those, and the ones that are being discarded first.
+    pub fn free_extents_soon(&self) -> usize {
+        self.free.len() + self.discards.len() + self.discarding
+    }
+
     /// Extents that a rewritten journal would take.
     pub fn journal_rewrite_extents(&self) -> usize {
         let taken = self.rewrite.as_ref().map_or(0, |rewrite| rewrite.journal.extents.len());
@@ -226,7 +248,7 @@ impl Device {
     pub fn wants_seal(&self) -> bool {
         let many = self.unsealed.len() >= (self.extents.len() / 32).clamp(1, UNSEALED_MAX);
         let listing = self.rewrite.as_ref().is_some_and(Rewrite::is_listing);
-        !self.unsealed.is_empty() && (many || listing || self.free.len() <= self.low_water())
+        !self.unsealed.is_empty() && (many || listing || self.free_extents_soon() <= self.low_water())
     }
 
     pub fn state(&self, extent: u32) -> ExtentState {
