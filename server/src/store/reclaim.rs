@@ -85,7 +85,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let waiting = !self.placing.is_empty() || !self.packing.is_empty();
         for device in 0..self.devices.len() {
             let target = &self.devices[device];
-            if target.failed || target.free_extents() > target.low_water() || self.is_reclaiming(device) {
+            let enough = target.free_extents_soon() > target.low_water();
+            if target.failed || enough || self.is_reclaiming(device) {
                 continue;
             }
             // Nobody is in need, and nothing went since the last try gained nothing.
@@ -563,6 +564,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             }
         }
         target.discards_in_flight += 1;
+        target.discarding += extents.len();
         self.counters.discards += 1;
         self.issue(device, Op::Discard { ranges }, InFlight::Discard { device, extents });
     }
@@ -571,6 +573,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn discard_ended(&mut self, device: usize, extents: Vec<u32>) {
         let target = &mut self.devices[device];
         target.discards_in_flight -= 1;
+        target.discarding -= extents.len();
         for extent in extents {
             target.extents[extent as usize].state = ExtentState::Free;
             target.free.push_back(extent);

@@ -195,11 +195,6 @@ impl Device {
         Some((open.extent, start as u32))
     }
 
-    /// What is left of the open extent.
-    pub fn room_left(&self, stream: Stream) -> usize {
-        self.open[stream as usize].map_or(0, |open| self.extent_bytes.saturating_sub(open.cursor))
-    }
-
     /// Adds an entry to the journal.
     pub fn log(&mut self, entry: &Entry) {
         self.journal.append(entry);
