@@ -7,6 +7,8 @@ use memkv_server::io::{Device, Devices, MemoryDevice, open_directory};
 use memkv_server::io::{Mode, UringDevice};
 use memkv_server::store::*;
 
+#[cfg(target_os = "linux")]
+use crate::loops::{Loop, loops};
 use crate::rig::*;
 
 /// Where a test's store lives. Reopening gives the same devices again, or `None` when they keep nothing.
@@ -44,33 +46,69 @@ impl World for Files {
     }
 }
 
-/// Past the page cache: files opened with O_DIRECT, which need no privilege.
+/// Files through io_uring: through the page cache or past it (O_DIRECT), which needs no privilege.
 #[cfg(target_os = "linux")]
-struct Direct(tempfile::TempDir);
+struct Ring {
+    place: tempfile::TempDir,
+    mode: Mode,
+}
 
 #[cfg(target_os = "linux")]
-impl Direct {
-    fn new() -> Self {
+fn open_ring(path: &std::path::Path, mode: Mode) -> Arc<dyn Device> {
+    Arc::new(UringDevice::open(path, mode).unwrap())
+}
+
+#[cfg(target_os = "linux")]
+impl Ring {
+    fn new(mode: Mode) -> Self {
         // Not below /tmp, which may be a tmpfs that knows no O_DIRECT.
-        Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+        Self { place: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), mode }
     }
 
     fn open(&self) -> Vec<Arc<dyn Device>> {
-        let open = |n: usize| {
-            let path = self.0.path().join(format!("disk-{n}"));
-            Arc::new(UringDevice::open(&path, Mode::Direct).unwrap()) as Arc<dyn Device>
-        };
-        (0..2).map(open).collect()
+        (0..2).map(|n| open_ring(&self.place.path().join(format!("disk-{n}")), self.mode)).collect()
     }
 }
 
 #[cfg(target_os = "linux")]
-impl World for Direct {
+impl World for Ring {
     fn devices(&self, capacity_bytes: u64) -> Vec<Arc<dyn Device>> {
         for n in 0..2 {
-            let file = std::fs::File::create_new(self.0.path().join(format!("disk-{n}"))).unwrap();
+            let file = std::fs::File::create_new(self.place.path().join(format!("disk-{n}"))).unwrap();
             file.set_len(capacity_bytes / 2).unwrap();
         }
+        self.open()
+    }
+
+    fn reopened(&self, devices: Devices) -> Option<Devices> {
+        drop(devices);
+        Some(Devices::new(self.open()))
+    }
+}
+
+/// Loop devices, real block devices to the kernel.
+#[cfg(target_os = "linux")]
+struct Drives {
+    _place: tempfile::TempDir,
+    drives: Vec<Loop>,
+}
+
+#[cfg(target_os = "linux")]
+impl Drives {
+    fn new(test: &str) -> Option<Self> {
+        let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let drives = loops(test, place.path(), 2, CAPACITY / 2 >> 20)?;
+        Some(Self { _place: place, drives })
+    }
+
+    fn open(&self) -> Vec<Arc<dyn Device>> {
+        self.drives.iter().map(|drive| open_ring(&drive.path, Mode::Direct)).collect()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl World for Drives {
+    fn devices(&self, _capacity_bytes: u64) -> Vec<Arc<dyn Device>> {
         self.open()
     }
 
@@ -89,8 +127,20 @@ macro_rules! behaviour {
             $(#[test] fn $test() { super::$test(&super::Files(tempfile::tempdir().unwrap())); })*
         }
         #[cfg(target_os = "linux")]
+        mod ring {
+            $(#[test] fn $test() { super::$test(&super::Ring::new(super::Mode::Cached)); })*
+        }
+        #[cfg(target_os = "linux")]
         mod direct {
-            $(#[test] fn $test() { super::$test(&super::Direct::new()); })*
+            $(#[test] fn $test() { super::$test(&super::Ring::new(super::Mode::Direct)); })*
+        }
+        #[cfg(target_os = "linux")]
+        mod drives {
+            $(#[test] fn $test() {
+                if let Some(drives) = super::Drives::new(concat!("behaviour::drives::", stringify!($test))) {
+                    super::$test(&drives);
+                }
+            })*
         }
     };
 }
@@ -506,7 +556,14 @@ fn the_coldest_go_first(world: &dyn World) {
         rig.pass(20_000);
         assert!(rig.get(b"used").is_some(), "what is used stays, at {n}");
     }
-    assert!(rig.store.counters().values_evicted > 200);
+    let counters = rig.store.counters();
+    assert!(counters.values_evicted > 200);
+    assert!(
+        counters.bytes_moved < counters.put_bytes,
+        "moving is for what stays: {} of {}",
+        counters.bytes_moved,
+        counters.put_bytes
+    );
     let stored = |rig: &mut Rig, n: u64| rig.get(format!("k{n}").as_bytes());
     for n in 380..400 {
         assert!(stored(&mut rig, n) == Some(bytes(700_000, n)), "the latest are there, {n}");

@@ -3,5 +3,8 @@
 mod behaviour;
 mod faults;
 mod images;
+#[cfg(target_os = "linux")]
+#[path = "../support/loops.rs"]
+mod loops;
 mod rig;
 mod sim;

@@ -74,6 +74,8 @@ pub struct Track {
     deleting: u32,
     /// How often it went, or may have.
     absences: u64,
+    /// What was replaced may come back after a loss of power.
+    lazy: bool,
     /// The state in memory as the client knows it.
     pub stored: Option<u64>,
 }
@@ -92,6 +94,7 @@ impl Track {
         match found {
             None if floor.must && self.deleting == 0 => Err("is gone"),
             None => Ok(()),
+            Some(_) if self.lazy && crash == Crash::Power => Ok(()),
             Some(state) if state < floor.min => Err("is one that was replaced or deleted"),
             Some(state) if !self.asked.contains(&state) => Err("is one that nobody put"),
             Some(_) => Ok(()),
@@ -197,7 +200,7 @@ impl Model {
         Self {
             lazy,
             keys: vec![Track::default(); KEYS],
-            names: vec![Track::default(); NAMES],
+            names: vec![Track { lazy, ..Track::default() }; NAMES],
             sessions: vec![BTreeMap::new(); NAMES],
             refs: [vec![BTreeMap::new(); REFS], vec![BTreeMap::new(); REFS]],
             refs_generation: vec![0; REFS],
