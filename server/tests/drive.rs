@@ -483,6 +483,28 @@ fn a_disk_too_full_to_begin_with_is_told() {
     assert!(!data.join("store").exists());
 }
 
+/// Without root's rights and with no memory to lock some kernels refuse io_uring, as many containers do.
+#[tokio::test]
+async fn file_mode_needs_no_rights() {
+    let (_keep, path) = directory();
+    let data = path.join("data");
+    fs::create_dir(&data).unwrap();
+    let mut limited = std::process::Command::new("sh");
+    limited.env("MEMKV_AUTH_KEY", KEY).args(["-c", "ulimit -l 0 && exec \"$0\" \"$@\""]);
+    limited.arg(command().get_program()).args(["start", "--listen", "127.0.0.1:0", "--data", text(&data)]);
+    if rustix::process::getuid().is_root() {
+        std::os::unix::fs::chown(&data, Some(65534), Some(65534)).unwrap();
+        limited.uid(65534).gid(65534);
+    }
+    let server = Server::spawn(limited);
+    let mut client = Client::connect(&server.address, 1).await;
+    for n in 0..10 {
+        assert_eq!(client.write(format!("k{n}").as_bytes(), &value(n)).await, Status::Ok);
+    }
+    assert_eq!(served(&mut client, 10).await, 10);
+    stopped(server);
+}
+
 #[test]
 fn what_may_not_be_used_is_told() {
     let (_keep, path) = directory();

@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Output;
 
@@ -87,6 +88,35 @@ async fn drives_become_a_store_that_a_server_uses() {
     let clean: Vec<_> = log.lines().filter(|line| line.contains("the store is open")).collect();
     assert_eq!(clean.len(), 3, "{log}");
     assert!(clean[1].contains("clean=false") && clean[2].contains("clean=true"), "{log}");
+}
+
+/// Where little memory may be locked: without root's rights, and with a small limit.
+#[tokio::test]
+async fn a_server_that_may_lock_little_memory_serves_all_the_same() {
+    let (_keep, path) = directory();
+    let names = files(&path, 2);
+    let config = made(&setup(&path, &refs(&names), &[]));
+    let file = path.join("config.yaml");
+    fs::write(&file, config).unwrap();
+    let mut limited = std::process::Command::new("sh");
+    limited.env("MEMKV_AUTH_KEY", KEY).args(["-c", "ulimit -l 1024 && exec \"$0\" \"$@\""]);
+    limited.arg(command().get_program()).args(["start", "--listen", "127.0.0.1:0"]);
+    limited.arg("--config").arg(&file).arg("--log-file").arg(path.join("memkv.log"));
+    if rustix::process::getuid().is_root() {
+        for name in names.iter().map(Path::new).chain([path.as_path()]) {
+            std::os::unix::fs::chown(name, Some(65534), Some(65534)).unwrap();
+        }
+        limited.uid(65534).gid(65534);
+    }
+    let server = Server::spawn(limited);
+    let mut client = Client::connect(&server.address, 1).await;
+    for n in 0..10 {
+        assert_eq!(client.write(&[n], &bytes(u64::from(n) + 1, 10_000 + usize::from(n))).await, Status::Ok);
+    }
+    for n in 0..10 {
+        assert_eq!(client.read(&[n], 0, 0).await, Ok(bytes(u64::from(n) + 1, 10_000 + usize::from(n))));
+    }
+    assert!(log(&path).contains("ulimit -l"), "{}", log(&path));
 }
 
 #[test]

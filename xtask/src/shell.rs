@@ -19,7 +19,11 @@ pub fn cargo() -> Command {
 }
 
 /// Features that replace an implementation instead of adding to it: tests are of what ships, so these stay off.
-pub const FEATURES_APART: &[&str] = &["memkv-wire/aegis-pure-rust"];
+/// Each with a package and its tests that show that it makes no difference.
+pub const FEATURES_APART: &[(&str, &str, &[&str])] = &[
+    ("memkv-wire/aegis-pure-rust", "memkv-transport", &["vectors"]),
+    ("memkv-server/portable-io", "memkv-server", &["process", "crash", "drive", "damage"]),
+];
 
 /// Every other feature of the workspace's packages, or of some of them, as cargo's `--features` takes them.
 pub fn features(of_packages: &[String]) -> Result<String> {
@@ -35,7 +39,7 @@ pub fn features(of_packages: &[String]) -> Result<String> {
             features.push(format!("{name}/{feature}"));
         }
     }
-    features.retain(|feature| !FEATURES_APART.contains(&feature.as_str()));
+    features.retain(|feature| FEATURES_APART.iter().all(|(apart, ..)| feature != apart));
     Ok(features.join(","))
 }
 

@@ -67,8 +67,8 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if options.package.is_empty() {
         total.add(run_documentation(&selection, options)?);
-        for feature in shell::FEATURES_APART {
-            total.add(run_vectors(feature, options)?);
+        for (feature, package, targets) in shell::FEATURES_APART {
+            total.add(run_apart(feature, package, targets, options)?);
         }
     }
     for failure in &total.failures {
@@ -153,10 +153,10 @@ fn run_documentation(arguments: &[String], options: &Options) -> Result<Tally> {
     Ok(report(Tally::of_documentation(&ended.output, succeeded(&ended)), &ended, options))
 }
 
-/// The known-answer vectors, with a feature that puts another implementation in the place of the one that ships.
-fn run_vectors(feature: &str, options: &Options) -> Result<Tally> {
-    let arguments =
-        ["--package", "memkv-transport", "--test", "vectors", "--features", feature].map(str::to_owned);
+/// Tests with a feature that puts another implementation in the place of the one that ships.
+fn run_apart(feature: &str, package: &str, targets: &[&str], options: &Options) -> Result<Tally> {
+    let mut arguments = ["--package", package, "--features", feature].map(str::to_owned).to_vec();
+    arguments.extend(targets.iter().flat_map(|target| ["--test", target]).map(str::to_owned));
     let mut total = Tally::default();
     for mut binary in build(&arguments)? {
         binary.name = format!("{} ({feature})", binary.name);

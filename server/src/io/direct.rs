@@ -75,6 +75,11 @@ impl UringDevice {
         self.staging.is_huge()
     }
 
+    /// Whether the staging memory is registered with the kernel.
+    pub fn is_registered(&self) -> bool {
+        self.ring.is_registered()
+    }
+
     fn check(&self, offset: u64, length: u64) -> Result<(), IoError> {
         let end = offset.checked_add(length).ok_or(IoError::OutOfRange)?;
         if end > self.capacity_bytes { Err(IoError::OutOfRange) } else { Ok(()) }
@@ -143,8 +148,11 @@ impl Device for UringDevice {
                 false => {
                     use rustix::fs::{FallocateFlags, fallocate};
                     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                    fallocate(&*self.file, punch, *offset, *length)
-                        .map_err(|errno| io_error(errno.raw_os_error()))?;
+                    match fallocate(&*self.file, punch, *offset, *length) {
+                        // A file system without holes keeps the bytes: nothing is lost.
+                        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                        Err(errno) => return Err(io_error(errno.raw_os_error())),
+                    }
                 }
             }
         }

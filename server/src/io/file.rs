@@ -1,4 +1,5 @@
-//! Devices that are files: the shards of a directory, with positional reads and writes through the page cache.
+//! Devices that are files: the shards of a directory, through the page cache; with io_uring where there is one, else with positional
+//! reads and writes.
 //!
 //! A directory holds `shard-NN.memkv`, as many as it was made with; they are sparse until written. When any shard holds
 //! anything, none is made anew: one that is missing stays missing, so that a lost shard is noticed and not replaced by an empty one.
@@ -66,12 +67,6 @@ impl FileDevice {
 
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Nothing was ever written where a superblock goes.
-    fn is_blank(&self) -> bool {
-        let mut start = vec![1; (self.capacity_bytes.min(128 << 10)) as usize];
-        self.file.read_exact_at(&mut start, 0).is_ok() && start.iter().all(|byte| *byte == 0)
     }
 
     fn check(&self, offset: u64, length: u64) -> Result<(), IoError> {
@@ -193,6 +188,31 @@ pub fn shard_paths(directory: &Path) -> Vec<PathBuf> {
     (0..count).map(|shard| shard_path(directory, shard)).collect()
 }
 
+/// A shard that is there, and whether io_uring was to be had for it. On other systems than Linux, and built with
+/// `portable-io`, it is not asked for.
+#[cfg(target_os = "linux")]
+fn open_shard(path: &Path) -> std::io::Result<(Arc<dyn Device>, bool)> {
+    if !cfg!(feature = "portable-io")
+        && let Ok(device) = super::UringDevice::open(path, super::Mode::Cached)
+    {
+        return Ok((Arc::new(device), true));
+    }
+    // Containers often forbid io_uring. If it is the file that cannot be opened, this says so.
+    Ok((Arc::new(FileDevice::open(path)?), cfg!(feature = "portable-io")))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_shard(path: &Path) -> std::io::Result<(Arc<dyn Device>, bool)> {
+    Ok((Arc::new(FileDevice::open(path)?), true))
+}
+
+/// Nothing was ever written where a superblock goes.
+fn is_blank(shard: &dyn Device) -> bool {
+    let Ok(geometry) = shard.geometry() else { return false };
+    let mut start = vec![1; (geometry.capacity_bytes.min(128 << 10)) as usize];
+    shard.read(0, &mut start).is_ok() && start.iter().all(|byte| *byte == 0)
+}
+
 /// Opens a directory's shards, or makes them when there is no store yet: `shards` files that share `capacity_bytes`.
 ///
 /// A shard that cannot be opened becomes an [`Absent`] device; the store reports it and goes on with the others.
@@ -214,30 +234,37 @@ pub fn open_directory(
     std::fs::create_dir_all(directory).map_err(failed(directory))?;
     let last = (0..DEVICES_MAX).rev().find(|shard| shard_path(directory, *shard).exists());
     let count = shards.max(last.map_or(0, |last| last + 1));
-    let opened: Vec<_> = (0..count).map(|shard| FileDevice::open(&shard_path(directory, shard))).collect();
+    let opened: Vec<_> = (0..count).map(|shard| open_shard(&shard_path(directory, shard))).collect();
     // None was ever formatted: there is none, or an earlier first start was cut off.
     let created = opened.iter().all(|shard| match shard {
-        Ok(device) => device.is_blank(),
+        Ok((device, _)) => is_blank(&**device),
         Err(error) => error.kind() == ErrorKind::NotFound,
     });
     let mut devices: Vec<Arc<dyn Device>> = Vec::new();
+    let mut plain = 0;
     for (shard, opened) in (0..count).zip(opened) {
         let path = shard_path(directory, shard);
         match opened {
-            Ok(device) => devices.push(Arc::new(device)),
+            Ok((device, as_wanted)) => {
+                plain += usize::from(!as_wanted);
+                devices.push(device);
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 return Err(DirectoryError::InUse { path });
             }
             Err(_) if created => {
                 let capacity_bytes = capacity_bytes / u64::from(count);
-                let device = FileDevice::create(&path, capacity_bytes).map_err(failed(&path))?;
-                devices.push(Arc::new(device));
+                drop(FileDevice::create(&path, capacity_bytes).map_err(failed(&path))?);
+                devices.push(open_shard(&path).map_err(failed(&path))?.0);
             }
             Err(error) => devices.push(Arc::new(Absent(error.into()))),
         }
     }
     if created {
         File::open(directory).and_then(|handle| handle.sync_all()).map_err(failed(directory))?;
+    }
+    if plain > 0 {
+        tracing::info!(shards = plain, "io_uring is not to be had here: shard files go without it");
     }
     Ok(Directory { devices, created })
 }

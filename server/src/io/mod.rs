@@ -1,8 +1,8 @@
 //! Devices: where the store's bytes live.
 //!
 //! A [`Device`] moves bytes and flushes; it knows nothing of records. All calls block, and may be made from many threads
-//! at once. `memory` keeps nothing; `file` is one shard file of a directory; `direct` is a block device (or a file) through
-//! io_uring, on Linux. Unsafe code is in `ring` and `staging` alone.
+//! at once. `memory` keeps nothing; `file` is one shard file of a directory with plain system calls; `direct` is a block device
+//! or a file through io_uring, on Linux. Unsafe code is in `ring` and `staging` alone.
 //!
 //! [`execute`] runs one of the store's commands to its end; [`Device::start`] begins a [`Transfer`] and goes on, for devices that
 //! work on their own ([`Device::is_asynchronous`]). [`Devices`] is the list of them all, in the order of their slots, and serves as

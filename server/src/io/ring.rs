@@ -168,11 +168,12 @@ impl Shared {
 
 pub struct Ring {
     shared: Arc<Shared>,
+    registered: bool,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ring {
-    /// Starts the thread. `staging` is registered for fixed operations.
+    /// Starts the thread. `staging` is registered for fixed operations, if the process may lock that much memory.
     ///
     /// `write_behind` is for the page cache: the drive begins with what was written while more is coming, so that a flush finds
     /// little left to do.
@@ -187,7 +188,12 @@ impl Ring {
         let (address, length) = staging.range();
         let iovec = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
         // SAFETY: the worker holds the staging memory until the ring is gone.
-        unsafe { uring.submitter().register_buffers(&[iovec])? };
+        let registered = match unsafe { uring.submitter().register_buffers(&[iovec]) } {
+            Ok(()) => true,
+            // The process may not lock that much.
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => false,
+            Err(error) => return Err(error),
+        };
         // SAFETY: eventfd takes no pointers; a negative result is checked before it becomes a descriptor.
         let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if wake < 0 {
@@ -202,12 +208,17 @@ impl Ring {
             flying: (0..ENTRIES).map(|_| None).collect(),
             free: (0..ENTRIES as usize - 1).collect(),
             wake_word: Box::new(0),
+            registered,
             behind: write_behind.then_some(0..0),
             _file: file,
             _staging: staging,
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, registered, thread: Some(thread) })
+    }
+
+    pub fn is_registered(&self) -> bool {
+        self.registered
     }
 
     /// Does one thing, to its end.
@@ -294,6 +305,8 @@ struct Worker {
     free: Vec<usize>,
     /// Where the kernel puts the eventfd's count.
     wake_word: Box<u64>,
+    /// Whether fixed operations may be used.
+    registered: bool,
     /// What was written to the page cache and not yet asked to be written to the drive.
     behind: Option<std::ops::Range<u64>>,
     _file: Arc<File>,
@@ -372,7 +385,7 @@ impl Worker {
         let iovecs = &request.iovecs[request.at..];
         let offset = request.offset + request.done;
         let file = types::Fixed(0);
-        let entry = match (request.kind, request.fixed, iovecs) {
+        let entry = match (request.kind, request.fixed && self.registered, iovecs) {
             (Kind::Flush, ..) => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
             (Kind::Read, true, [one]) => {
                 opcode::ReadFixed::new(file, one.iov_base.cast(), one.iov_len as u32, 0)

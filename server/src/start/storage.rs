@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memkv_transport::buf::Buf;
 use memkv_wire::limits;
@@ -14,7 +15,7 @@ use thiserror::Error;
 
 use crate::config::{ByteSize, Medium, StorageSettings, StoreId, Sync};
 use crate::data_directory::DataDirectory;
-use crate::io::{Device, Devices, DirectoryError, MemoryDevice, open_directory, shard_path};
+use crate::io::{Device, Devices, Directory, DirectoryError, MemoryDevice, open_directory, shard_path};
 use crate::shell::{ALLOCATIONS_MAX, Drives};
 use crate::store::{self, Config, FormatOptions, OpenError, OpenReport, Store};
 
@@ -23,6 +24,9 @@ const SHARDS: u16 = 8;
 /// Of a data directory: the store, and one that is not finished yet.
 pub const STORE: &str = "store";
 const STORE_IN_THE_MAKING: &str = "store.new";
+/// How long what a killed process left behind may keep a store in use.
+const PAUSE: Duration = Duration::from_millis(50);
+const ATTEMPTS: u32 = 20;
 /// Threads that read and write shard files.
 const FILE_THREADS: usize = 4;
 
@@ -109,7 +113,7 @@ fn open_file(capacity: ByteSize, config: Config, directory: &Path) -> Result<Sto
     if !path.exists() {
         make(capacity, &config, directory, &path)?;
     }
-    let opened = open_directory(&path, SHARDS, capacity.bytes())?;
+    let opened = open_shards(&path, capacity)?;
     let shards = (0..).take(opened.devices.len());
     let names: Vec<_> = shards.map(|shard| shard_path(&path, shard).display().to_string()).collect();
     let mut devices = Devices::new(opened.devices);
@@ -125,6 +129,20 @@ fn open_file(capacity: ByteSize, config: Config, directory: &Path) -> Result<Sto
     }
     let drives = Drives::new(devices, names.clone(), false, FILE_THREADS);
     Ok(Storage { store, drives, shards: names, left_out: left_out(&report) })
+}
+
+/// The data directory's lock is held, so shards in use are those of a process that the kernel is still taking down, or are being
+/// checked.
+fn open_shards(path: &Path, capacity: ByteSize) -> Result<Directory, DirectoryError> {
+    let mut result = open_directory(path, SHARDS, capacity.bytes());
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(DirectoryError::InUse { .. }) => std::thread::sleep(PAUSE),
+            Ok(_) | Err(_) => break,
+        }
+        result = open_directory(path, SHARDS, capacity.bytes());
+    }
+    result
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -145,11 +163,12 @@ fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> R
     config.server_id = id.map(|StoreId(id)| id);
     let names: Vec<_> = drives.iter().map(|drive| drive.display().to_string()).collect();
     let mut devices: Vec<Arc<dyn Device>> = Vec::with_capacity(drives.len());
-    let mut ordinary_pages = 0;
+    let (mut ordinary_pages, mut unregistered) = (0, 0);
     for drive in drives {
         match open_drive(drive) {
             Ok(device) => {
                 ordinary_pages += usize::from(!device.huge_pages());
+                unregistered += usize::from(!device.is_registered());
                 devices.push(Arc::new(device));
             }
             Err(error) if is_in_use(&error) => {
@@ -165,6 +184,12 @@ fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> R
         tracing::info!(
             drives = ordinary_pages,
             "no huge pages are reserved for the staging memory: ordinary ones are used (see vm.nr_hugepages)"
+        );
+    }
+    if unregistered > 0 {
+        tracing::info!(
+            drives = unregistered,
+            "the staging memory may not be locked, so it is not registered with the kernel (see ulimit -l)"
         );
     }
     let mut devices = Devices::new(devices);
@@ -183,8 +208,6 @@ fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> R
 pub fn open_drive(path: &Path) -> io::Result<crate::io::UringDevice> {
     use crate::io::{Mode, UringDevice};
 
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-    const ATTEMPTS: u32 = 20;
     let mut result = UringDevice::open(path, Mode::Direct);
     for _ in 1..ATTEMPTS {
         match &result {
