@@ -24,9 +24,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, TryAcquireError};
 
-use self::slab::Slab;
+use self::huge::HugeMemory;
+use self::slab::{Memory, Slab};
 use crate::shared::SharedMemory;
 
+mod huge;
 mod slab;
 
 /// Every buffer begins at a multiple of this: what O_DIRECT asks for on every device we know.
@@ -76,9 +78,10 @@ struct Shelves {
     resident_size_bytes: usize,
 }
 
-/// The shared memory of a pool.
+/// One stretch of memory that a pool's blocks are cut from.
 struct Shared {
-    region: u32,
+    /// Its name among those that share it; `None` when it is nobody else's.
+    region: Option<u32>,
     slab: Slab,
 }
 
@@ -88,6 +91,13 @@ pub struct Place {
     /// The id that the memory was given to the pool with.
     pub region: u32,
     pub offset: u64,
+}
+
+/// Where in its pool's one stretch of memory a block is.
+#[derive(Clone, Copy)]
+struct Cut {
+    region: Option<u32>,
+    offset: usize,
 }
 
 // SAFETY: a block on a shelf has no other handle, and it is plain memory that any thread may free.
@@ -116,7 +126,7 @@ impl BufPool {
         if shelves.shared.is_some() {
             return false;
         }
-        shelves.shared = Some(Shared { region, slab: Slab::new(memory) });
+        shelves.shared = Some(Shared { region: Some(region), slab: Slab::new(Memory::Shared(memory)) });
         // What is idle would be used before the memory that was just given.
         while shelves.evict(false) {}
         true
@@ -124,7 +134,22 @@ impl BufPool {
 
     /// Shows the pool's shared memory, if it has any.
     pub fn with_shared<T>(&self, see: impl FnOnce(u32, &SharedMemory) -> T) -> Option<T> {
-        self.0.lock().shared.as_ref().map(|shared| see(shared.region, shared.slab.memory()))
+        let shelves = self.0.lock();
+        let shared = shelves.shared.as_ref()?;
+        Some(see(shared.region?, shared.slab.shared()?))
+    }
+
+    /// Takes blocks from huge pages from now on, as far as so many bytes go; pages appear as they are used. Answers whether
+    /// the system had them reserved. A pool that has memory of its own already keeps that.
+    pub fn use_huge_pages(&self, size_bytes: usize) -> std::io::Result<bool> {
+        let memory = HugeMemory::map(size_bytes.min(self.budget_size_bytes()))?;
+        let reserved = memory.is_reserved();
+        let mut shelves = self.0.lock();
+        if shelves.shared.is_none() {
+            shelves.shared = Some(Shared { region: None, slab: Slab::new(Memory::Huge(memory)) });
+            while shelves.evict(false) {}
+        }
+        Ok(reserved)
     }
 
     /// A buffer of exactly this length, if the budget allows it now and nobody is waiting.
@@ -193,7 +218,7 @@ impl Pool {
         {
             let mut shelves = self.lock();
             // SAFETY: the caller gives up the last handle of a live block.
-            match unsafe { block.as_ref() }.place {
+            match unsafe { block.as_ref() }.cut {
                 Some(_) => shelves.idle_shared[class].push(block),
                 None => shelves.idle[class].push(block),
             }
@@ -222,8 +247,8 @@ impl Shelves {
         };
         self.make_room(class, budget_size_bytes);
         let shared = self.shared.as_ref()?;
-        let place = Place { region: shared.region, offset: offset as u64 };
-        Some(Block::leak(shared.slab.address(offset), class, Some(place)))
+        let cut = Cut { region: shared.region, offset };
+        Some(Block::leak(shared.slab.address(offset), class, Some(cut)))
     }
 
     /// Counts one more block of this class, after freeing what is idle as far as the budget asks for it.
@@ -243,10 +268,10 @@ impl Shelves {
         let shelves = if shared { &mut self.idle_shared } else { &mut self.idle };
         let Some(block) = shelves.iter_mut().rev().find_map(Vec::pop) else { return false };
         // SAFETY: a block on a shelf has no other handle.
-        let (place, class) = unsafe { Block::free(block) };
+        let (cut, class) = unsafe { Block::free(block) };
         self.resident_size_bytes -= capacity_of(class);
-        if let (Some(place), Some(shared)) = (place, &mut self.shared) {
-            shared.slab.give(place.offset as usize, class);
+        if let (Some(cut), Some(shared)) = (cut, &mut self.shared) {
+            shared.slab.give(cut.offset, class);
         }
         true
     }
@@ -296,8 +321,8 @@ struct Block {
     references: AtomicUsize,
     memory: NonNull<u8>,
     class: usize,
-    /// Where in its pool's shared memory it lies. The mapping lives as long as the pool, and the pool as long as a block in use.
-    place: Option<Place>,
+    /// Where in its pool's one stretch of memory it lies. The mapping lives as long as the pool, and the pool as long as a block in use.
+    cut: Option<Cut>,
     /// Where it returns to; `None` on a shelf, so that the pool does not keep itself alive, and outside any pool.
     pool: Option<Arc<Pool>>,
 }
@@ -322,8 +347,8 @@ impl Block {
     }
 
     /// A block with one reference on memory that is nobody else's.
-    fn leak(memory: NonNull<u8>, class: usize, place: Option<Place>) -> NonNull<Block> {
-        let block = Block { references: AtomicUsize::new(1), memory, class, place, pool: None };
+    fn leak(memory: NonNull<u8>, class: usize, cut: Option<Cut>) -> NonNull<Block> {
+        let block = Block { references: AtomicUsize::new(1), memory, class, cut, pool: None };
         NonNull::from(Box::leak(Box::new(block)))
     }
 
@@ -339,14 +364,14 @@ impl Block {
     ///
     /// # Safety
     /// `block` comes from [`Block::allocate`] or [`Block::leak`] and has no other handle.
-    unsafe fn free(block: NonNull<Block>) -> (Option<Place>, usize) {
+    unsafe fn free(block: NonNull<Block>) -> (Option<Cut>, usize) {
         // SAFETY: a box was leaked, and the caller gives up the last handle.
         let block = unsafe { Box::from_raw(block.as_ptr()) };
-        if block.place.is_none() {
+        if block.cut.is_none() {
             // SAFETY: `allocate` got the memory with this same layout.
             unsafe { dealloc(block.memory.as_ptr(), Block::layout(block.class)) };
         }
-        (block.place, block.class)
+        (block.cut, block.class)
     }
 
     /// Gives up one handle; the last one sends the block home.
@@ -519,8 +544,8 @@ impl Buf {
     /// Where in shared memory one of its bytes is.
     pub fn place_of(&self, at: usize) -> Option<Place> {
         // SAFETY: a handle keeps its block alive.
-        let place = unsafe { self.block?.as_ref() }.place?;
-        Some(Place { offset: place.offset + (self.start + at) as u64, ..place })
+        let cut = unsafe { self.block?.as_ref() }.cut?;
+        Some(Place { region: cut.region?, offset: (cut.offset + self.start + at) as u64 })
     }
 
     /// Never gives the memory back: another process may still write to it. It stays counted in its pool's budget.
@@ -663,6 +688,27 @@ mod tests {
         let copy = buffer.clone();
         drop((pool, buffer));
         assert_eq!(copy.len(), 100);
+    }
+
+    #[test]
+    fn huge_pages_are_lent_and_come_back() {
+        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+        pool.use_huge_pages(BUDGET_SIZE_BYTES_MIN).unwrap();
+        for _ in 0..3 {
+            let mut taken: Vec<BufMut> = (0..64).map(|_| pool.try_take(100_000).unwrap()).collect();
+            for (n, buffer) in taken.iter_mut().enumerate() {
+                assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT_BYTES));
+                buffer.fill(n as u8);
+            }
+            for (n, buffer) in taken.into_iter().enumerate() {
+                assert!(buffer.iter().all(|byte| *byte == n as u8), "nobody else's bytes");
+                // Nobody else can see this memory.
+                assert_eq!(buffer.freeze().place(), None);
+            }
+        }
+        assert!(pool.with_shared(|_, _| ()).is_none());
+        assert_eq!(pool.available_size_bytes(), BUDGET_SIZE_BYTES_MIN);
+        assert!(pool.try_take(BUFFER_SIZE_BYTES_MAX).is_ok(), "what came back joins again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Blocks of one shared memory, by buddies.
+//! Blocks of one stretch of memory, by buddies.
 //!
 //! Owns which places of the memory are free. A place of a class lies at a multiple of its capacity; two free halves of
 //! one are joined again. The lowest free place is handed out first, so that what was made present is used first.
@@ -6,28 +6,56 @@
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
+use super::huge::HugeMemory;
 use super::{ALIGNMENT_BYTES, BUFFER_SIZE_BYTES_MAX, CLASS_COUNT, capacity_of};
 use crate::shared::SharedMemory;
 
-/// Shared memory that buffers are taken from.
+/// What a slab is cut from.
+#[derive(Debug)]
+pub(super) enum Memory {
+    Shared(SharedMemory),
+    Huge(HugeMemory),
+}
+
+impl Memory {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Memory::Shared(memory) => memory.size_bytes(),
+            Memory::Huge(memory) => memory.size_bytes(),
+        }
+    }
+
+    fn base(&self) -> NonNull<u8> {
+        match self {
+            Memory::Shared(memory) => memory.base(),
+            Memory::Huge(memory) => memory.base(),
+        }
+    }
+}
+
+/// Memory that buffers are taken from.
 #[derive(Debug)]
 pub(super) struct Slab {
-    memory: SharedMemory,
+    memory: Memory,
     /// Offsets of free places, by class.
     free: [BTreeSet<usize>; CLASS_COUNT],
 }
 
 impl Slab {
     /// What does not make up a largest buffer at the end of the memory is not used.
-    pub fn new(memory: SharedMemory) -> Slab {
+    pub fn new(memory: Memory) -> Slab {
         let mut free: [BTreeSet<usize>; CLASS_COUNT] = Default::default();
         let count = memory.size_bytes() / BUFFER_SIZE_BYTES_MAX;
         free[CLASS_COUNT - 1].extend((0..count).map(|place| place * BUFFER_SIZE_BYTES_MAX));
         Slab { memory, free }
     }
 
-    pub fn memory(&self) -> &SharedMemory {
-        &self.memory
+    /// The memory, if others can share it.
+    pub fn shared(&self) -> Option<&SharedMemory> {
+        match &self.memory {
+            Memory::Shared(memory) => Some(memory),
+            Memory::Huge(_) => None,
+        }
     }
 
     /// A free place of this class: its offset.
@@ -67,7 +95,7 @@ mod tests {
     #[test]
     fn places_never_overlap_and_join_again() {
         let memory = SharedMemory::create(3 * BUFFER_SIZE_BYTES_MAX + 5).unwrap();
-        let mut slab = Slab::new(memory);
+        let mut slab = Slab::new(Memory::Shared(memory));
         let mut random = 88_172_645_463_325_252u64;
         let mut taken: Vec<(usize, usize)> = Vec::new();
         for _ in 0..4000 {
