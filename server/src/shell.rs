@@ -71,6 +71,13 @@ impl Shell {
     pub fn start(service: Service, drives: Drives) -> std::io::Result<Arc<Shell>> {
         let threads = if drives.at_once() { 0 } else { drives.threads() };
         let failed_before = service.store().counters().devices_failed;
+        let read = BufPool::new(READ_BYTES_MAX);
+        // A device fills one stretch of memory in one request; memory is copied from anyway.
+        if !drives.at_once()
+            && let Err(error) = read.use_huge_pages(READ_BYTES_MAX)
+        {
+            tracing::warn!(%error, "no stretch of memory for reads: they take what the allocator gives");
+        }
         let shell = Arc::new(Shell {
             service: Mutex::new(service),
             links: RwLock::default(),
@@ -79,7 +86,7 @@ impl Shell {
             queue: Arc::new(Queue::new(threads)),
             begun: Instant::now(),
             received: BufPool::new(RECEIVED_BYTES_MAX),
-            read: BufPool::new(READ_BYTES_MAX),
+            read,
             mapped: Arc::default(),
             stopped: Notify::new(),
         });
