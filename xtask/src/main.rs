@@ -3,6 +3,7 @@
 //! Each works in a fresh clone on a machine with Rust alone; what more a command can use, it says in its help.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod fuzz;
 mod generate;
@@ -42,6 +43,12 @@ enum Command {
     /// begin with. An input that fails is left in fuzz/artifacts/TARGET; `cargo test -p memkv-fuzz` replays it once it
     /// is moved to fuzz/corpus/TARGET.
     Fuzz(fuzz::Options),
+    /// Measure beside peers and beside what the machine can do: `cargo xtask bench store`.
+    ///
+    /// The store by itself: bulk rates beside fio, files and foyer, group commit, the catalogue's cost and restarts, and (with
+    /// --trace) how it spends its space. Needs fio, io_uring and 24 GiB of disk; ends with exit code 1 when a goal was missed.
+    /// `--help` behind the name tells all options.
+    Bench(bench::Options),
     /// Write anew what is generated from schema/ and committed.
     ///
     /// That is the CodeGeneratorRequest (needs the `capnp` tool, Debian: capnproto), the golden copy of the generated code and
@@ -57,6 +64,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Test(options) => tests::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Gen => generate::run(),

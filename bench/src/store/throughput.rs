@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use memkv_server::io::{Device, Mode, UringDevice, open_directory};
 use memkv_server::store::*;
-use memkv_transport::buf::BufMut;
+use memkv_transport::buf::{BufMut, BufPool};
 
 use super::driver::{Driver, Ended, Work, blocks_of, noise};
 use super::{files, fio, hybrid};
@@ -62,7 +62,9 @@ fn write(driver: &Driver, count: u64, value_bytes: usize) -> Result<f64> {
 fn read(driver: &Driver, count: u64, value_bytes: usize) -> Result<f64> {
     let blocks = value_bytes.div_ceil(BLOCK_BYTES) as u32;
     let room = value_bytes + (blocks as usize + 2) * SECTOR_BYTES;
-    let mut idle: Vec<BufMut> = (0..AHEAD).map(|_| BufMut::unpooled(room)).collect::<Result<_, _>>()?;
+    let pool = BufPool::new(AHEAD as usize * room.next_power_of_two() * 2);
+    pool.use_huge_pages(pool.budget_size_bytes())?;
+    let mut idle: Vec<BufMut> = (0..AHEAD).map(|_| pool.try_take(room)).collect::<Result<_, _>>()?;
     let offer = |idle: &mut Vec<BufMut>, offered: &mut u64| {
         while *offered < count
             && let Some(buffer) = idle.pop()
