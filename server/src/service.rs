@@ -293,6 +293,14 @@ impl Service {
         into.extend(self.outputs.drain(..));
     }
 
+    /// One thing there is to do, as [`Service::drain`] would give it.
+    pub fn next_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.send_gathered();
+        }
+        self.outputs.pop_front()
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use memkv_transport::buf::BufPool;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 pub use self::connection::{Door, serve, serve_local};
@@ -58,6 +59,11 @@ pub struct Shell {
     mapped: Arc<Mapped>,
     stopped: Notify,
 }
+
+/// What one input of the service usually leaves to do fits without an allocation.
+const WORK_INLINE: usize = 4;
+
+type Work = SmallVec<[Job; WORK_INLINE]>;
 
 /// The end of something that was carried out.
 enum Ended {
@@ -105,7 +111,7 @@ impl Shell {
 
     /// Gives the service an input, then carries out what it hands out, and what follows from that.
     pub fn with_service<T>(&self, input: impl FnOnce(&mut Service, u64) -> T) -> T {
-        let mut work = Vec::new();
+        let mut work = Work::new();
         let result = {
             let mut service = self.lock();
             let result = input(&mut service, self.now_ms());
@@ -155,32 +161,26 @@ impl Shell {
 
     /// Hands what is for peers to their links, still under the service's lock: frames of one reply stay in order.
     /// What is left is work.
-    fn route(&self, service: &mut Service, work: &mut Vec<Job>) {
-        let mut outputs = Vec::new();
-        loop {
-            service.drain(&mut outputs);
-            if outputs.is_empty() {
-                return self.tell_of_failed_drives(service);
-            }
-            for output in outputs.drain(..) {
-                match output {
-                    Output::Device(command) => work.push(Job::Device(command)),
-                    Output::Read(command) => work.push(Job::Read(command)),
-                    Output::Body(job) => work.push(Job::Body(job)),
-                    Output::Reply(reply) => match self.link(reply.connection) {
-                        Some(link) => link.push(reply.frame),
-                        None => {
-                            let (control, payload) = (reply.control_bytes(), reply.payload_bytes());
-                            service.sent(self.now_ms(), reply.connection, 1, control, payload);
-                        }
-                    },
-                    Output::Pause(id) => self.link(id).into_iter().for_each(|link| link.pause(true)),
-                    Output::Resume(id) => self.link(id).into_iter().for_each(|link| link.pause(false)),
-                    Output::Close { connection, reason } => self.close(connection, reason),
-                    Output::Stopped => self.stopped.notify_one(),
-                }
+    fn route(&self, service: &mut Service, work: &mut Work) {
+        while let Some(output) = service.next_output() {
+            match output {
+                Output::Device(command) => work.push(Job::Device(command)),
+                Output::Read(command) => work.push(Job::Read(command)),
+                Output::Body(job) => work.push(Job::Body(job)),
+                Output::Reply(reply) => match self.link(reply.connection) {
+                    Some(link) => link.push(reply.frame),
+                    None => {
+                        let (control, payload) = (reply.control_bytes(), reply.payload_bytes());
+                        service.sent(self.now_ms(), reply.connection, 1, control, payload);
+                    }
+                },
+                Output::Pause(id) => self.link(id).into_iter().for_each(|link| link.pause(true)),
+                Output::Resume(id) => self.link(id).into_iter().for_each(|link| link.pause(false)),
+                Output::Close { connection, reason } => self.close(connection, reason),
+                Output::Stopped => self.stopped.notify_one(),
             }
         }
+        self.tell_of_failed_drives(service);
     }
 
     fn tell_of_failed_drives(&self, service: &Service) {
@@ -195,12 +195,12 @@ impl Shell {
     }
 
     /// Does the work, or has it done, and what follows from it.
-    fn carry_out(&self, mut work: Vec<Job>) {
+    fn carry_out(&self, mut work: Work) {
         if !self.drives.at_once() {
             return work.into_iter().for_each(|job| self.queue.push(job));
         }
         while !work.is_empty() {
-            let ended: Vec<Ended> = work.drain(..).map(|job| self.execute(job)).collect();
+            let ended: SmallVec<_> = work.drain(..).map(|job| self.execute(job)).collect();
             self.report(ended, &mut work);
         }
     }
@@ -212,7 +212,7 @@ impl Shell {
         }
     }
 
-    fn report(&self, ended: Vec<Ended>, work: &mut Vec<Job>) {
+    fn report(&self, ended: SmallVec<[Ended; WORK_INLINE]>, work: &mut Work) {
         let mut service = self.lock();
         let now_ms = self.now_ms();
         for end in ended {
@@ -228,7 +228,7 @@ impl Shell {
     /// A thread's work: a few jobs and all that follows from them.
     fn run(&self, jobs: &mut Vec<Job>) -> bool {
         let ended = jobs.drain(..).map(|job| self.execute(job)).collect();
-        let mut work = Vec::new();
+        let mut work = Work::new();
         self.report(ended, &mut work);
         self.carry_out(work);
         true
