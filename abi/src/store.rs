@@ -34,8 +34,10 @@ const TIMEOUT_MS: u64 = 10_000;
 const TIMEOUT_VARIABLE: &str = "MEMKV_TIMEOUT_MS";
 /// A flush of at least so many bytes asks first what is stored already.
 const ASK_SIZE_BYTES_MIN: usize = 256 << 10;
-/// Memory made ready for each direction when a store is opened: a small session's worth.
+/// Memory made ready for each direction when a store is opened: a small session's worth. Where it is shared with the
+/// server, what is buffered at most: the bytes of a session stay there from put to server, and from server to get.
 const WARM_SIZE_BYTES: usize = 4 << 20;
+const WARM_SHARED_SIZE_BYTES: usize = BUFFER_SIZE_BYTES_MAX;
 /// Chunks that are prefetched with the first request, and with later ones as many as make up about so many bytes.
 const PREFETCH_FIRST: usize = 256;
 const PREFETCH_GROUP_MAX: usize = 512;
@@ -405,7 +407,7 @@ impl Store {
 fn warm_up(client: memkv_client::Client, first: impl FnOnce() + Send + 'static) {
     let run = move || {
         first();
-        client.warm_up(WARM_SIZE_BYTES);
+        client.warm_up(if client.shares_memory() { WARM_SHARED_SIZE_BYTES } else { WARM_SIZE_BYTES });
     };
     // Without a thread for it, the first session is slower: no reason not to open.
     let _ = std::thread::Builder::new().name("memkv-warm-up".to_owned()).spawn(run);

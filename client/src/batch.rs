@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use memkv_transport::buf::Buf;
+use memkv_wire::checksum::Checksum;
 use memkv_wire::{Retry, Status};
 
 use crate::core::CallOptions;
@@ -84,10 +85,20 @@ impl ReadReplies {
     }
 }
 
-/// The bytes read and the length of the value; `None` for a miss.
-pub(crate) fn outcome(status: ReadStatus) -> Result<Option<(u64, u64)>, Error> {
+/// How much was read, and of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub size_bytes: u64,
+    pub value_size_bytes: u64,
+    pub checksum: Option<Checksum>,
+}
+
+/// How much was read; `None` for a miss.
+pub(crate) fn outcome(status: ReadStatus) -> Result<Option<Reached>, Error> {
     match status {
-        ReadStatus::Read { size_bytes, value_size_bytes } => Ok(Some((size_bytes, value_size_bytes))),
+        ReadStatus::Read { size_bytes, value_size_bytes, checksum } => {
+            Ok(Some(Reached { size_bytes, value_size_bytes, checksum }))
+        }
         ReadStatus::Miss => Ok(None),
         ReadStatus::Damaged => Err(PeerMisbehaved::Checksum.into()),
         ReadStatus::Failed(error) => Err(error.into()),

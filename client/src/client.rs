@@ -16,7 +16,7 @@ use memkv_transport::buf::{Buf, BufMut, BufPool};
 use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
 use memkv_wire::{Status, limits, op};
 
-use crate::batch::{Again, groups, miss, outcome};
+use crate::batch::{Again, Reached, groups, miss, outcome};
 use crate::config::Config;
 use crate::core::{CallOptions, Counters, Message};
 use crate::driver::{Event, Shared, run_all};
@@ -29,6 +29,7 @@ use crate::operation::read::{Collected, ReadRange, ReadStatus, Slices, Value};
 use crate::operation::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
 use crate::operation::{check_key, check_name, single, with_response};
 use crate::reading::LengthHint;
+use crate::writing::SPLIT_SIZE_BYTES;
 
 /// A connection pool to one server, in one namespace. Clones share it; it ends with the last one.
 #[derive(Debug, Clone)]
@@ -131,7 +132,14 @@ impl Client {
             taken.iter_mut().flat_map(|buffer| buffer.iter_mut().step_by(4096)).for_each(|byte| {
                 *byte = std::hint::black_box(0);
             });
+            drop(taken);
+            pool.regroup();
         }
+    }
+
+    /// Whether buffers lie in memory that is shared with the server, now.
+    pub fn shares_memory(&self) -> bool {
+        self.inner.shared.shares()
     }
 
     /// What the connections counted since the client was made.
@@ -144,6 +152,13 @@ impl Client {
 impl Client {
     /// Stores a value: its parts, one after the other. Storing what is there already changes nothing.
     pub async fn put(&self, key: &[u8], parts: &[Buf]) -> Result<(), Error> {
+        let size_bytes = PutItem::new(key, parts).size_bytes();
+        if (SPLIT_SIZE_BYTES..=limits::VALUE_SIZE_BYTES_MAX).contains(&size_bytes) {
+            check_key(key)?;
+            if let Some(stored) = self.put_in_parts(key, parts).await? {
+                return Ok(stored);
+            }
+        }
         let build = |message: &mut Message| write(message, self.namespace(), key, WritePlace::Whole, parts);
         self.write_call(build).await
     }
@@ -227,10 +242,10 @@ impl Client {
         let mut spare = [0; 1];
         let buffer = if buffer.is_empty() { &mut spare[..] } else { buffer };
         match self.read_one(range, &mut Slices { buffers: &mut [buffer] }).await? {
-            Some((_, needed_bytes)) if needed_bytes > buffer_bytes => {
+            Some(Reached { value_size_bytes: needed_bytes, .. }) if needed_bytes > buffer_bytes => {
                 Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes }.into())
             }
-            read => Ok(read.map(|(size_bytes, _)| size_bytes as usize)),
+            read => Ok(read.map(|reached| reached.size_bytes as usize)),
         }
     }
 
@@ -276,10 +291,10 @@ impl Client {
         let ranges: Vec<_> = ranges.collect();
         let statuses = self.read_many(&ranges, &[], &mut Slices { buffers }).await?;
         let fit = |(status, buffer_bytes): (ReadStatus, u64)| match outcome(status)? {
-            Some((_, needed_bytes)) if needed_bytes > buffer_bytes => {
+            Some(Reached { value_size_bytes: needed_bytes, .. }) if needed_bytes > buffer_bytes => {
                 Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes }.into())
             }
-            read => Ok(read.map(|(size_bytes, _)| size_bytes as usize)),
+            read => Ok(read.map(|reached| reached.size_bytes as usize)),
         };
         Ok(statuses.into_iter().zip(lengths).map(fit).collect())
     }
@@ -500,7 +515,7 @@ impl Client {
     }
 
     /// Any operation of one frame each way; what `see` makes of the reply when its status is `ok`.
-    async fn single<O: Op, R>(
+    pub(crate) async fn single<O: Op, R>(
         &self,
         options: CallOptions,
         request: O::Request<'_>,

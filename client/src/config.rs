@@ -2,7 +2,7 @@
 
 use memkv_wire::mac::Key;
 
-use crate::core::{CallOptions, Settings};
+use crate::core::{CONNECTIONS_MAX, CallOptions, Settings};
 use crate::error::{ApiMisuse, Error};
 use crate::uri::{Endpoint, Uri};
 
@@ -11,6 +11,9 @@ pub const KEY_VARIABLE: &str = "MEMKV_AUTH_KEY";
 
 /// The environment variable that pins the transport.
 pub const TRANSPORT_VARIABLE: &str = "MEMKV_TRANSPORT";
+
+/// The environment variable for [`Settings::connections`].
+pub const CONNECTIONS_VARIABLE: &str = "MEMKV_CONNECTIONS";
 
 /// How a client reaches its server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,15 +97,26 @@ impl Config {
         })
     }
 
-    /// As [`Config::new`], with the key from the environment variable [`KEY_VARIABLE`] and the transport from
-    /// [`TRANSPORT_VARIABLE`].
+    /// As [`Config::new`], with what the environment says: the key ([`KEY_VARIABLE`]), and if it is there the transport
+    /// ([`TRANSPORT_VARIABLE`]) and the number of connections ([`CONNECTIONS_VARIABLE`]).
     pub fn from_env(uri: &str) -> Result<Self, Error> {
-        Ok(Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? })
+        let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? };
+        match std::env::var(CONNECTIONS_VARIABLE) {
+            Ok(text) => config.settings.connections = connections(&text)?,
+            Err(std::env::VarError::NotPresent) => {}
+            Err(std::env::VarError::NotUnicode(_)) => return Err(ApiMisuse::Connections.into()),
+        }
+        Ok(config)
     }
 
     pub(crate) fn options(&self) -> CallOptions {
         CallOptions { timeout_ms: self.timeout_ms, fail_fast: false }
     }
+}
+
+fn connections(text: &str) -> Result<u16, Error> {
+    let number = text.parse().ok().filter(|number| (1..=CONNECTIONS_MAX).contains(number));
+    Ok(number.ok_or(ApiMisuse::Connections)?)
 }
 
 /// The key in the environment.
@@ -130,5 +144,13 @@ mod tests {
         }
         assert_eq!(Transport::from_name("rdma"), Err(ApiMisuse::NoRdma.into()));
         assert_eq!(Transport::from_name("TCP"), Err(ApiMisuse::Transport.into()));
+    }
+
+    #[test]
+    fn connections_are_counted() {
+        assert_eq!((connections("1"), connections("64")), (Ok(1), Ok(64)));
+        for text in ["", "0", "65", "-1", "two"] {
+            assert_eq!(connections(text), Err(ApiMisuse::Connections.into()), "{text}");
+        }
     }
 }

@@ -66,6 +66,9 @@ pub enum ApiMisuse {
     /// A transport that there is none of.
     #[error("MEMKV_TRANSPORT is none of `auto`, `tcp`, `local` and `rdma`")]
     Transport,
+    /// A number of connections that there cannot be.
+    #[error("MEMKV_CONNECTIONS is no number from 1 to {}", crate::core::CONNECTIONS_MAX)]
+    Connections,
     /// RDMA was asked for.
     #[error("this release does not speak RDMA: set MEMKV_TRANSPORT to `auto`, or leave it out")]
     NoRdma,

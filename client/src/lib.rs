@@ -21,9 +21,10 @@ mod reading;
 #[cfg(test)]
 mod testing;
 pub mod uri;
+mod writing;
 
 pub use client::{Allocation, Client, Found, ManifestEntry, Page};
-pub use config::{Config, KEY_VARIABLE, TRANSPORT_VARIABLE, Transport, key_from_env};
+pub use config::{CONNECTIONS_VARIABLE, Config, KEY_VARIABLE, TRANSPORT_VARIABLE, Transport, key_from_env};
 pub use core::{Counters, Settings};
 pub use error::Error;
 pub use memkv_transport::buf::{Buf, BufMut, BufPool};

@@ -2,23 +2,30 @@
 //!
 //! Where memory is shared with the server, the bytes are put there, and how long a value is has to be known before: a batch
 //! asks for the lengths first, which costs a round trip within the host; a single read guesses by the one before it, and reads
-//! again when the value turns out longer. Elsewhere the bytes come with the replies, and nothing needs to be known.
+//! the rest when the value turns out longer. Elsewhere the bytes come with the replies, and nothing needs to be known.
+//! Long values are read in parts, and long batches in messages, that spread over the connections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memkv_transport::buf::{BUFFER_SIZE_BYTES_MAX, Buf};
+use memkv_transport::buf::Buf;
 use memkv_wire::Status;
 
-use crate::batch::{Again, DAMAGES_MAX, Part, ResettableSink, outcome};
+use crate::batch::{Again, DAMAGES_MAX, Part, Reached, ResettableSink, outcome};
 use crate::client::Client;
 use crate::core::CallOptions;
 use crate::driver::run_all;
-use crate::error::{Error, PeerMisbehaved};
+use crate::error::{Error, PeerMisbehaved, StorageError};
 use crate::operation::BATCH_ITEMS_MAX;
-use crate::operation::read::{ReadRange, ReadReplies, ReadStatus, batch_read_into, read_into};
+use crate::operation::read::{Collected, ReadRange, ReadReplies, ReadStatus, batch_read_into, read_into};
 
-/// Reads of one message: their lengths may not be known beforehand, and a batch spreads over the connections.
+/// Reads of one message.
 const MESSAGE_READS: usize = 512;
+/// A batch is cut into messages of about so many bytes, and so many reads where lengths are not known, so that it spreads over
+/// the connections.
+const MESSAGE_SIZE_BYTES: u64 = 8 << 20;
+const MESSAGE_UNKNOWN_READS: usize = 256;
+/// A value that is longer is read in parts of this size, which spread over the connections. A multiple of a block.
+const PART_SIZE_BYTES: u64 = 8 << 20;
 /// The shortest and the first guess at a value's length.
 const HINT_SIZE_BYTES_MIN: u64 = 64 << 10;
 const HINT_SIZE_BYTES: u64 = 1 << 20;
@@ -39,36 +46,93 @@ impl LengthHint {
     }
 
     fn learn(&self, size_bytes: u64) {
-        let guess = size_bytes.clamp(HINT_SIZE_BYTES_MIN, BUFFER_SIZE_BYTES_MAX as u64).next_power_of_two();
+        let guess = size_bytes.clamp(HINT_SIZE_BYTES_MIN, PART_SIZE_BYTES).next_power_of_two();
         self.0.store(guess, Ordering::Relaxed);
     }
 }
 
 impl Client {
-    /// The bytes read and the length of the value; `None` for a miss.
+    /// Reads a range; `None` for a miss. What is long is read in parts.
     pub(crate) async fn read_one(
         &self,
         range: ReadRange<'_>,
         sink: &mut impl ResettableSink,
-    ) -> Result<Option<(u64, u64)>, Error> {
+    ) -> Result<Option<Reached>, Error> {
+        if (1..=PART_SIZE_BYTES).contains(&range.length) {
+            return self.read_part(range, sink).await;
+        }
+        for _ in 0..DAMAGES_MAX {
+            let guessed = range.length == 0 && self.shared().shares();
+            let first = ReadRange { length: if guessed { 0 } else { PART_SIZE_BYTES }, ..range };
+            let Some(reached) = self.read_part(first, sink).await? else { return Ok(None) };
+            let asked = if range.length == 0 { u64::MAX } else { range.length };
+            let end = range.offset.saturating_add(asked).min(reached.value_size_bytes);
+            let begin = range.offset + reached.size_bytes;
+            if begin >= end || self.read_rest(range, begin..end, reached, sink).await? {
+                return Ok(Some(Reached { size_bytes: end.max(begin) - range.offset, ..reached }));
+            }
+            sink.restart();
+        }
+        // The value changes faster than it can be read in parts.
+        Err(PeerMisbehaved::Pieces.into())
+    }
+
+    /// Reads what is left of a value, several parts at a time. False: another value has come in its place.
+    async fn read_rest(
+        &self,
+        range: ReadRange<'_>,
+        rest: std::ops::Range<u64>,
+        value: Reached,
+        sink: &mut impl ResettableSink,
+    ) -> Result<bool, Error> {
+        let part = |offset| {
+            let length = PART_SIZE_BYTES.min(rest.end - offset);
+            ReadRange { offset, length, ..range }
+        };
+        let parts: Vec<_> = (rest.start..rest.end).step_by(PART_SIZE_BYTES as usize).map(part).collect();
+        // A caller's buffer may be larger than what may be received at a time.
+        let budget_size_bytes = self.shared().pool().budget_size_bytes() as u64;
+        let wave = (budget_size_bytes / 4 / PART_SIZE_BYTES).max(1) as usize;
+        for parts in parts.chunks(wave) {
+            let mut collected = Collected::new(parts.len());
+            let statuses = self.read_many(parts, &[], &mut collected).await?;
+            for ((part, status), bytes) in parts.iter().zip(statuses).zip(collected.values) {
+                let same = match status {
+                    // The part lies outside of what is stored now.
+                    ReadStatus::Failed(StorageError { status: Status::Invalid, .. }) => false,
+                    status => outcome(status)? == Some(Reached { size_bytes: part.length, ..value }),
+                };
+                if !same {
+                    return Ok(false);
+                }
+                for (offset, bytes) in bytes.into_parts() {
+                    sink.bytes(0, part.offset - range.offset + offset, bytes);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// As [`Client::read_one`], with one message. Of a range to the value's end only the beginning may be read.
+    async fn read_part(
+        &self,
+        range: ReadRange<'_>,
+        sink: &mut impl ResettableSink,
+    ) -> Result<Option<Reached>, Error> {
         let mut retry = Again::new(self.options());
-        let (mut damages, mut length) = (0, range.length);
+        let mut damages = 0;
         loop {
-            if length == 0 && self.shared().shares() {
-                length = self.length_hint().guess();
+            let mut asked = range;
+            if asked.length == 0 && self.shared().shares() {
+                asked.length = self.length_hint().guess();
             }
-            let mut asked = ReadRange { length, ..range };
             let memory = self.destination(&asked);
-            if memory.is_none() {
-                asked.length = range.length;
-            }
             let memory_of = memory.as_ref();
             let call =
                 self.shared().call(retry.options(), |m| read_into(m, self.namespace(), asked, memory_of));
             let mut replies = ReadReplies::with_destinations(&[asked], vec![memory.clone()]);
             match call?.run(|event| replies.event(event, sink)).await {
                 Err(error) if retry.anew(&error) => {
-                    length = range.length;
                     sink.restart();
                     continue;
                 }
@@ -76,15 +140,9 @@ impl Client {
             }
             match replies.finish()?.pop() {
                 Some(ReadStatus::Damaged) if damages < DAMAGES_MAX => damages += 1,
-                Some(ReadStatus::Read { size_bytes, value_size_bytes })
-                    if asked.length != range.length && range.offset + size_bytes < value_size_bytes =>
-                {
-                    self.length_hint().learn(value_size_bytes - range.offset);
-                    length = value_size_bytes - range.offset;
-                }
                 Some(status) => {
-                    if let (ReadStatus::Read { size_bytes, .. }, 0) = (&status, range.length) {
-                        self.length_hint().learn(*size_bytes);
+                    if let (ReadStatus::Read { value_size_bytes, .. }, 0) = (&status, range.length) {
+                        self.length_hint().learn(value_size_bytes - range.offset);
                     }
                     return outcome(status);
                 }
@@ -106,10 +164,10 @@ impl Client {
         let mut left: Vec<usize> = (0..ranges.len()).collect();
         let mut asked = ranges.to_vec();
         let mut retry = Again::new(self.options());
+        for (range, length) in asked.iter_mut().zip(lengths) {
+            range.length = if range.length == 0 { *length } else { range.length };
+        }
         if self.shared().shares() {
-            for (range, length) in asked.iter_mut().zip(lengths) {
-                range.length = if range.length == 0 { *length } else { range.length };
-            }
             self.learn_lengths(&mut asked, &mut left).await?;
         }
         while !left.is_empty() {
@@ -126,7 +184,7 @@ impl Client {
                     ReadStatus::Damaged => retry.may(Status::ChecksumMismatch),
                     ReadStatus::Failed(error) => retry.may(error.status),
                     // Another value came in its place since its length was asked for.
-                    ReadStatus::Read { size_bytes, value_size_bytes } => {
+                    ReadStatus::Read { size_bytes, value_size_bytes, .. } => {
                         let short = asked[index].offset + size_bytes < *value_size_bytes;
                         asked[index].length != ranges[index].length && short
                     }
@@ -173,21 +231,21 @@ impl Client {
         sink: &mut impl ResettableSink,
         options: CallOptions,
     ) -> Result<Vec<ReadStatus>, Error> {
-        let (mut calls, mut groups) = (Vec::new(), Vec::new());
-        for group in wanted.chunks(MESSAGE_READS) {
+        let (mut calls, mut replies) = (Vec::new(), Vec::new());
+        for group in groups(ranges, wanted) {
             let asked: Vec<_> = group.iter().map(|&index| ranges[index]).collect();
             let memory: Vec<_> = asked.iter().map(|range| self.destination(range)).collect();
             let build = |m: &mut _| batch_read_into(m, self.namespace(), &asked, &memory);
             calls.push(self.shared().call(options, build)?);
-            groups.push((group, ReadReplies::with_destinations(&asked, memory)));
+            replies.push((group, ReadReplies::with_destinations(&asked, memory)));
         }
         run_all(self.shared(), &mut calls, |place, event| {
-            let (places, replies) = &mut groups[place];
+            let (places, replies) = &mut replies[place];
             replies.event(event, &mut Part { sink, places })
         })
         .await?;
         let mut statuses = Vec::with_capacity(wanted.len());
-        for (_, replies) in groups {
+        for (_, replies) in replies {
             statuses.extend(replies.finish()?);
         }
         Ok(statuses)
@@ -207,4 +265,25 @@ impl Client {
         let memory = pool.try_take(size_bytes).ok()?.freeze();
         memory.place().is_some().then_some(memory)
     }
+}
+
+/// Cuts what is wanted of these ranges into messages.
+fn groups<'w>(ranges: &[ReadRange<'_>], wanted: &'w [usize]) -> impl Iterator<Item = &'w [usize]> {
+    let mut rest = wanted;
+    std::iter::from_fn(move || {
+        let (mut count, mut size_bytes) = (0, 0);
+        for &index in rest.iter().take(MESSAGE_READS) {
+            size_bytes += match ranges[index].length {
+                0 => MESSAGE_SIZE_BYTES / MESSAGE_UNKNOWN_READS as u64,
+                length => length,
+            };
+            if count > 0 && size_bytes > MESSAGE_SIZE_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
 }

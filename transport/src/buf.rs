@@ -132,6 +132,13 @@ impl BufPool {
         true
     }
 
+    /// Joins the idle blocks of shared memory, so that the next ones are taken from its beginning, whatever their size: after
+    /// memory was made ready there.
+    pub fn regroup(&self) {
+        let mut shelves = self.0.lock();
+        while shelves.evict(true) {}
+    }
+
     /// Shows the pool's shared memory, if it has any.
     pub fn with_shared<T>(&self, see: impl FnOnce(u32, &SharedMemory) -> T) -> Option<T> {
         let shelves = self.0.lock();

@@ -133,6 +133,8 @@ pub enum ReadStatus {
         size_bytes: u64,
         /// The length of the whole value.
         value_size_bytes: u64,
+        /// The checksum of the whole value, if the server gave it.
+        checksum: Option<checksum::Checksum>,
     },
     /// Nothing is stored under the key.
     Miss,
@@ -378,7 +380,7 @@ impl Item {
                 return Ok(ReadStatus::Damaged);
             }
         }
-        Ok(ReadStatus::Read { size_bytes, value_size_bytes })
+        Ok(ReadStatus::Read { size_bytes, value_size_bytes, checksum: result.checksum })
     }
 }
 
@@ -410,6 +412,16 @@ impl Value {
             Parts::Many(many) => (None, many.as_slice()),
         };
         one.into_iter().chain(many.iter().map(|(_, buf)| buf))
+    }
+
+    /// Its parts, each with its offset.
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = (u64, Buf)> {
+        let (one, many) = match self.parts {
+            Parts::None => (None, Vec::new()),
+            Parts::One(offset, bytes) => (Some((offset, bytes)), Vec::new()),
+            Parts::Many(many) => (None, many),
+        };
+        one.into_iter().chain(many)
     }
 
     /// A copy in one piece.

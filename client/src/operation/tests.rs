@@ -107,7 +107,8 @@ proptest! {
         let statuses = replies.finish().expect("a whole reply");
         for ((status, value), (bytes, _)) in statuses.iter().zip(collected.values).zip(&values) {
             let size_bytes = bytes.len() as u64;
-            prop_assert_eq!(status, &ReadStatus::Read { size_bytes, value_size_bytes: size_bytes });
+            let checksum = Some(checksum::value_of(bytes));
+            prop_assert_eq!(status, &ReadStatus::Read { size_bytes, value_size_bytes: size_bytes, checksum });
             prop_assert!(value.sorted().to_vec() == *bytes);
         }
     }
@@ -127,7 +128,9 @@ proptest! {
         for reply in ask(&mut server, |message| read(message, b"ns", range)) {
             replies.frame(&reply, &mut Slices { buffers: &mut [&mut buffer] }).expect("a reply that holds");
         }
-        let read = ReadStatus::Read { size_bytes: expected.len() as u64, value_size_bytes: size as u64 };
+        let (size_bytes, value_size_bytes) = (expected.len() as u64, size as u64);
+        let read =
+            ReadStatus::Read { size_bytes, value_size_bytes, checksum: Some(checksum::value_of(&bytes)) };
         prop_assert_eq!(replies.finish().expect("a whole reply"), vec![read]);
         prop_assert!(buffer == expected);
     }
