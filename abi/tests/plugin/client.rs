@@ -57,6 +57,45 @@ fn values_are_kept_as_they_are() {
     assert_eq!(client.lookup(b"no key", 0), Ok(None));
 }
 
+/// Longer than one message reads: in parts, over several connections.
+#[test]
+fn long_values_are_read_in_parts() {
+    let Some(server) = Server::start("long_values_are_read_in_parts") else { return };
+    let client = server.client("ns");
+    let value = bytes(6, 1, (21 << 20) + 1234);
+    client.put(b"key", &parts(&value)).expect("stored");
+    // The first one does not know how long the value is, the second one does.
+    for _ in 0..2 {
+        assert!(client.get(b"key").expect("up").expect("stored").to_vec() == value);
+    }
+    for (offset, length) in [(0, 9 << 20), (3 << 20, 17 << 20), (12_345_678, 0), (7, 1 << 29)] {
+        let range = ReadRange { key: b"key", offset, length };
+        let end = if length == 0 { value.len() } else { value.len().min((offset + length) as usize) };
+        let read = client.get_range(range).expect("up").expect("stored");
+        assert!(read.to_vec() == value[offset as usize..end], "{offset} {length}");
+    }
+    let mut buffer = vec![0; value.len()];
+    assert_eq!(client.get_into(b"key", &mut buffer), Ok(Some(value.len())));
+    assert!(buffer == value);
+    let many = client.get_many(&[b"key", b"none"]).expect("up");
+    assert!(many[0].as_ref().expect("stored").as_ref().expect("stored").to_vec() == value);
+    assert_eq!(client.get_into(b"none", &mut buffer), Ok(None));
+}
+
+/// Longer than one message writes: an allocation, in parts, over several connections.
+#[test]
+fn long_values_are_written_in_parts() {
+    let Some(server) = Server::start("long_values_are_written_in_parts") else { return };
+    let client = server.client("ns");
+    let value = bytes(7, 1, (35 << 20) + 77);
+    client.put(b"key", &parts(&value)).expect("stored");
+    assert!(client.get(b"key").expect("up").expect("stored").to_vec() == value);
+    client.put(b"key", &parts(&value)).expect("stored already");
+    let other = bytes(8, 1, value.len());
+    assert_eq!(refused(client.put(b"key", &parts(&other))), Status::Conflict);
+    assert_eq!(server.counter("values_stored"), 1);
+}
+
 //= MKV-BATCH-1 test
 #[test]
 fn items_of_a_batch_succeed_and_fail_by_themselves() {
