@@ -227,6 +227,50 @@ flaws! {
     AllocationForAll => "allocation-for-all",
     /// An allocation takes any value.
     AllocationOfAnything => "allocation-of-anything",
+    /// Exists tells 1 for whatever is stored.
+    ExistsTellsOne => "exists-tells-one",
+    /// Writing a value again is a conflict.
+    RewriteConflicts => "rewrite-conflicts",
+    /// Allocate calls a value present whatever its checksum.
+    PresentForAll => "present-for-all",
+    /// A range that ends after its value is invalid.
+    RangeNotCut => "range-not-cut",
+    /// A read goes to the value's end whatever its length.
+    LengthIgnored => "length-ignored",
+    /// Lookup tells a length of whole blocks.
+    LookupLengthWrong => "lookup-length-wrong",
+    /// Lookup finds what is not stored.
+    LookupOfMissing => "lookup-of-missing",
+    /// Delete answers in another order.
+    DeleteReversed => "delete-reversed",
+    /// Delete removes the first key alone, and answers for all.
+    DeleteOnlyFirst => "delete-only-first",
+    /// The items of a batch need not be whole.
+    BatchGapsTaken => "batch-gaps-taken",
+    /// The same manifest under the same generation is stale.
+    SameGenerationStale => "same-generation-stale",
+    /// The server chooses generation 1 for every manifest.
+    GenerationStays => "generation-stays",
+    /// GetManifest tells no generation.
+    GenerationUntold => "generation-untold",
+    /// A manifest needs a body.
+    EmptyBodyRefused => "empty-body-refused",
+    /// Manifest names are cut after 255 bytes.
+    NamesCut => "names-cut",
+    /// A manifest with the role refs is listed.
+    RefsListed => "refs-listed",
+    /// A manifest with the role home needs its chunks.
+    HomeChecksChunks => "home-checks-chunks",
+    /// The first page of a list says that it is the last.
+    ListMoreUnsaid => "list-more-unsaid",
+    /// A list tells the chunks of a manifest wrongly.
+    ListCountsWrong => "list-counts-wrong",
+    /// A page has as many names as fit, whatever was asked for.
+    CountMaxIgnored => "count-max-ignored",
+    /// Deleting a manifest that is not there is said to be done.
+    DeleteManifestOfMissing => "delete-manifest-of-missing",
+    /// An allocation that was committed can be committed again.
+    CommitTwice => "commit-twice",
     /// Leases neither hold nor end.
     LeasesIgnored => "leases-ignored",
     /// Commit takes a value that is not whole.

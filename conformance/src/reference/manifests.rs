@@ -23,16 +23,22 @@ impl Whole<'_> {
             return Err(Status::TooLarge);
         }
         let space = state.namespace(self.namespace, self.flaw);
-        let stored = if put.role == ManifestRole::Refs { &space.references } else { &space.manifests };
-        let stored = stored.get(put.name).cloned();
+        let refs = put.role == ManifestRole::Refs && self.flaw != Some(Flaw::RefsListed);
+        let stored = if refs { &space.references } else { &space.manifests };
+        let stored = stored.get(self.name(put.name)).cloned();
         if let Some(answer) = self.compare_generations(put, &body, stored.as_ref()) {
             return Ok(answer);
         }
-        let checked = put.role != ManifestRole::Home && self.flaw != Some(Flaw::MissingChunksTaken);
+        if put.length == 0 && self.flaw == Some(Flaw::EmptyBodyRefused) {
+            return Err(Status::Invalid);
+        }
+        let home = put.role == ManifestRole::Home && self.flaw != Some(Flaw::HomeChecksChunks);
+        let checked = !home && self.flaw != Some(Flaw::MissingChunksTaken);
         if let Some(answer) = self.check_chunks(space, &chunks).filter(|_| checked) {
             return Ok(answer);
         }
         let generation = match put.generation {
+            0 if self.flaw == Some(Flaw::GenerationStays) => 1,
             0 => stored.as_ref().map_or(0, |stored| stored.generation) + 1,
             chosen => chosen,
         };
@@ -42,9 +48,14 @@ impl Whole<'_> {
         };
         let chunks = if put.role == ManifestRole::Home { Vec::new() } else { chunks };
         let manifest = Manifest { generation, body: Arc::new(body), chunks, stale_chunks };
-        let kept = if put.role == ManifestRole::Refs { &mut space.references } else { &mut space.manifests };
-        kept.insert(put.name.to_vec(), manifest);
+        let kept = if refs { &mut space.references } else { &mut space.manifests };
+        kept.insert(self.name(put.name).to_vec(), manifest);
         Ok(put_reply(Status::Ok, generation, &[]))
+    }
+
+    /// A name as it is kept.
+    fn name<'n>(&self, name: &'n [u8]) -> &'n [u8] {
+        if self.flaw == Some(Flaw::NamesCut) { &name[..name.len().min(255)] } else { name }
     }
 
     /// The payloads of all frames, joined.
@@ -85,7 +96,9 @@ impl Whole<'_> {
         if put.generation > stored.generation {
             return None;
         }
-        let same = put.generation == stored.generation && **stored.body == *body;
+        let same = put.generation == stored.generation
+            && **stored.body == *body
+            && self.flaw != Some(Flaw::SameGenerationStale);
         let status = if same { Status::Ok } else { Status::StaleGeneration };
         Some(put_reply(status, stored.generation, &[]))
     }
@@ -117,11 +130,11 @@ impl Whole<'_> {
 
     pub fn get_manifest(&self, state: &mut State, get: &GetManifest<'_>) -> Answer {
         let space = state.namespace(self.namespace, self.flaw);
-        let manifest = space.manifests.get(get.name).ok_or(Status::NotFound)?;
+        let manifest = space.manifests.get(self.name(get.name)).ok_or(Status::NotFound)?;
         let sum = checksum::value_of(&manifest.body);
         let body = self.body_told(&manifest.body);
         let reply = GetManifestReply {
-            generation: manifest.generation,
+            generation: if self.flaw == Some(Flaw::GenerationUntold) { 0 } else { manifest.generation },
             length: manifest.body.len() as u64,
             checksum: Some(&sum),
             lease_ms: LEASE_MS_DEFAULT,
@@ -150,7 +163,10 @@ impl Whole<'_> {
     pub fn delete_manifest(&self, state: &mut State, delete: &DeleteManifest<'_>) -> Answer {
         let space = state.namespace(self.namespace, self.flaw);
         let stored = space.manifests.get(delete.name).or_else(|| space.references.get(delete.name));
-        let generation = stored.ok_or(Status::NotFound)?.generation;
+        let generation = match stored {
+            None if self.flaw == Some(Flaw::DeleteManifestOfMissing) => 1,
+            stored => stored.ok_or(Status::NotFound)?.generation,
+        };
         let mut out = Out::default();
         let reply = ResponseWhich::DeleteManifest(DeleteManifestReply { generation });
         let later = delete.generation != 0 && generation > delete.generation;
@@ -174,7 +190,8 @@ impl Whole<'_> {
             };
             after && (name.starts_with(list.prefix) || self.flaw == Some(Flaw::ListIgnoresPrefix))
         };
-        let count_max = if list.count_max == 0 { LIST_ENTRIES_MAX } else { list.count_max };
+        let all = list.count_max == 0 || self.flaw == Some(Flaw::CountMaxIgnored);
+        let count_max = if all { LIST_ENTRIES_MAX } else { list.count_max };
         // A page of the longest names is within the limit of a control message.
         let count_max = count_max.min(128) as usize;
         let found: Vec<_> =
@@ -190,12 +207,16 @@ impl Whole<'_> {
                 name,
                 generation: manifest.generation,
                 length: manifest.body.len() as u64,
-                chunk_count: manifest.chunks.len() as u32,
+                chunk_count: match self.flaw {
+                    Some(Flaw::ListCountsWrong) => 0,
+                    _ => manifest.chunks.len() as u32,
+                },
                 chunk_bytes: manifest.chunks.iter().map(|chunk| chunk.length).sum(),
             })
             .collect();
         let mut out = Out::default();
-        let reply = ListManifestsReply { entries: List::from(&entries), more: found.len() > count_max };
+        let more = found.len() > count_max && self.flaw != Some(Flaw::ListMoreUnsaid);
+        let reply = ListManifestsReply { entries: List::from(&entries), more };
         out.push(Status::Ok, ResponseWhich::ListManifests(reply), &[]);
         Ok(out)
     }

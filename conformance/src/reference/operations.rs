@@ -133,6 +133,9 @@ impl Whole<'_> {
         let space = self.space(state);
         let length = |key: &&[u8]| space.values.get(*key).map_or(0, |value| value.data.len() as u64);
         let mut lengths: Vec<u64> = keys.iter().map(length).collect();
+        if self.flaw == Some(Flaw::ExistsTellsOne) {
+            lengths.iter_mut().for_each(|length| *length = 1.min(*length));
+        }
         if self.flaw == Some(Flaw::ExistsReversed) {
             lengths.reverse();
         }
@@ -146,7 +149,7 @@ impl Whole<'_> {
             _ => None,
         })?;
         let mut statuses = Vec::new();
-        for key in keys {
+        for (number, key) in keys.into_iter().enumerate() {
             let leased =
                 state.is_leased(self.namespace, key, self.client) && self.flaw != Some(Flaw::LeasesIgnored);
             let space = self.space(state);
@@ -155,11 +158,15 @@ impl Whole<'_> {
                 false if self.flaw != Some(Flaw::DeleteOfMissing) => Status::NotFound,
                 true if referenced => Status::Referenced,
                 true if leased => Status::Busy,
+                _ if number > 0 && self.flaw == Some(Flaw::DeleteOnlyFirst) => Status::Ok,
                 _ => {
                     space.values.remove(key);
                     Status::Ok
                 }
             });
+        }
+        if self.flaw == Some(Flaw::DeleteReversed) {
+            statuses.reverse();
         }
         Ok(Out::ok(ResponseWhich::Delete(DeleteReply { statuses: List::from(&statuses) })))
     }
@@ -178,14 +185,22 @@ impl Whole<'_> {
     }
 
     fn lookup(&self, state: &mut State, lookup: &Lookup<'_>) -> Answer {
-        let value = self.space(state).values.get(lookup.key).ok_or(Status::NotFound)?.clone();
+        let found = self.space(state).values.get(lookup.key).cloned();
+        let value = match self.flaw {
+            Some(Flaw::LookupOfMissing) => found.unwrap_or(Value::new(vec![0])),
+            _ => found.ok_or(Status::NotFound)?,
+        };
         state.lease(self.namespace, lookup.key, self.client, lookup.lease_ms);
         let mut blocks: Vec<u8> = value.data.chunks(BLOCK_SIZE_BYTES).flat_map(checksum::block).collect();
         if self.flaw == Some(Flaw::LookupBlocksWrong) {
             blocks.reverse();
         }
+        let length = match self.flaw {
+            Some(Flaw::LookupLengthWrong) => value.data.len().next_multiple_of(BLOCK_SIZE_BYTES),
+            _ => value.data.len(),
+        };
         Ok(Out::ok(ResponseWhich::Lookup(LookupReply {
-            length: value.data.len() as u64,
+            length: length as u64,
             checksum: Some(&value.checksum),
             block_checksums: &blocks,
             lease_ms: LEASE_MS_DEFAULT,
@@ -199,7 +214,8 @@ impl Whole<'_> {
         let mut reply = AllocateReply { lease_ms: LEASE_MS_DEFAULT, ..AllocateReply::default() };
         if let Some(value) = self.space(state).values.get(allocate.key) {
             let same = value.data.len() as u64 == allocate.length
-                && allocate.checksum.is_none_or(|checksum| *checksum == value.checksum);
+                && (self.flaw == Some(Flaw::PresentForAll)
+                    || allocate.checksum.is_none_or(|checksum| *checksum == value.checksum));
             if !same {
                 return Err(Status::Conflict);
             }
@@ -275,7 +291,9 @@ impl Whole<'_> {
         let checksum = value.checksum;
         match state.namespace(&namespace, self.flaw).store(&key, value, self.flaw) {
             Status::Ok => {
-                state.allocations.remove(&commit.allocation);
+                if self.flaw != Some(Flaw::CommitTwice) {
+                    state.allocations.remove(&commit.allocation);
+                }
                 Ok(Out::ok(ResponseWhich::Commit(CommitReply { checksum: Some(&checksum) })))
             }
             failed => Err(failed),
@@ -350,8 +368,12 @@ impl Whole<'_> {
         for (piece, bytes) in pieces {
             gathered.put(&piece, bytes, self.flaw);
         }
+        let flaw = match self.flaw {
+            Some(Flaw::BatchGapsTaken) => Some(Flaw::GapsTaken),
+            flaw => flaw,
+        };
         let mut results = Vec::new();
-        for ((index, item), data) in (0..).zip(&items).zip(gathered.finish(self.flaw)) {
+        for ((index, item), data) in (0..).zip(&items).zip(gathered.finish(flaw)) {
             let stored =
                 data.and_then(|data| self.store_value(state, item.key, Value::new(data), item.checksum));
             results.push(WriteResult { index, status: stored.err().unwrap_or(Status::Ok) });
@@ -459,6 +481,10 @@ impl Whole<'_> {
                 Err(Status::Invalid)
             };
         }
+        if self.flaw == Some(Flaw::RangeNotCut) && start + length > value.data.len() {
+            return Err(Status::Invalid);
+        }
+        let length = if self.flaw == Some(Flaw::LengthIgnored) { 0 } else { length };
         let start = if self.flaw == Some(Flaw::ReadIgnoresOffset) { 0 } else { start };
         let end = if length == 0 { value.data.len() } else { value.data.len().min(start + length) };
         Ok((value, start..end))

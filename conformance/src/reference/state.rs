@@ -121,6 +121,7 @@ impl Namespace {
                     _ => Status::Conflict,
                 }
             }
+            Some(_) if flaw == Some(Flaw::RewriteConflicts) => Status::Conflict,
             Some(_) => Status::Ok,
             None => {
                 self.values.insert(key.to_vec(), value);

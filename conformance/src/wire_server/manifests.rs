@@ -6,7 +6,7 @@ use memkv_wire::*;
 use super::Server;
 use super::calls::{
     Manifest, Part, call_parts, delete, expect_manifest, expect_no_manifest, expect_published, expect_status,
-    page, publish, publish_as, published, remove, store,
+    fetch, page, publish, publish_as, published, remove, store,
 };
 use crate::case::{Case, Outcome};
 use crate::peer::session::Session;
@@ -35,6 +35,8 @@ pub const CASES: &[Case<Server>] = &[
         "what a manifest names stays readable",
         chunks_stay,
     ),
+    Case::must("SRV-MAN-13", &["MKV-PUT-6"], "long names that end differently are different", long_names),
+    Case::must("SRV-MAN-14", &["MKV-LIST-1"], "a list tells what each manifest is", entries),
 ];
 
 fn chunk<'a>(key: &'a [u8], data: &[u8]) -> ChunkReference<'a> {
@@ -54,6 +56,61 @@ fn round_trip(server: &Server) -> Outcome {
     let long = [b'n'; 1024];
     let generation = expect_published(&mut session, &namespace, &Manifest::new(&long, b"body", &[]))?;
     expect_manifest(&mut other, &namespace, &long, (generation, b"body"))
+}
+
+fn long_names(server: &Server) -> Outcome {
+    let mut session = server.connect()?;
+    let namespace = server.namespace();
+    let names = [(1024, b'a'), (1024, b'b'), (1023, b'b'), (256, b'a'), (255, b'a')].map(|(length, last)| {
+        let mut name = vec![b'n'; length];
+        name[length - 1] = last;
+        name
+    });
+    for (number, name) in names.iter().enumerate() {
+        expect_no_manifest(&mut session, &namespace, name)?;
+        expect_published(&mut session, &namespace, &Manifest::new(name, &[number as u8], &[]))?;
+    }
+    for (number, name) in names.iter().enumerate() {
+        let (_, body) = fetched(&mut session, &namespace, name)?;
+        ensure!(body == [number as u8], "name {number} of {} bytes gave another's manifest", name.len());
+    }
+    Ok(())
+}
+
+/// A manifest that is there.
+fn fetched(session: &mut Session, namespace: &[u8], name: &[u8]) -> Outcome<(u64, Vec<u8>)> {
+    match fetch(session, namespace, name)? {
+        Ok(found) => Ok(found),
+        Err(status) => fail!("a manifest that was published was answered with {}", status.name()),
+    }
+}
+
+fn entries(server: &Server) -> Outcome {
+    let mut session = server.connect()?;
+    let (namespace, mut random) = (server.namespace(), server.random());
+    let values = [random.bytes(10), random.bytes(3000), random.bytes((1 << 20) + 5)];
+    let keys = [b"a", b"b", b"c"];
+    for (key, value) in keys.iter().zip(&values) {
+        store(&mut session, &namespace, *key, value)?;
+    }
+    let chunks: Vec<ChunkReference<'_>> = keys.iter().zip(&values).map(|(key, v)| chunk(*key, v)).collect();
+    let body = random.bytes(777);
+    let generation = expect_published(&mut session, &namespace, &Manifest::new(b"name", &body, &chunks))?;
+    let list = ListManifests { prefix: b"name", cursor: &[], count_max: 0 };
+    let replies = session.call(&namespace, RequestWhich::ListManifests(list), &[])?;
+    let [reply] = replies.as_slice() else { fail!("a list of one name has {} frames", replies.len()) };
+    let response = reply.response()?;
+    let ResponseWhich::ListManifests(listed) = response.which else { fail!("a list has another arm") };
+    let expected = ManifestEntry {
+        name: b"name",
+        generation,
+        length: body.len() as u64,
+        chunk_count: 3,
+        chunk_bytes: values.iter().map(|value| value.len() as u64).sum(),
+    };
+    let Some(entry) = listed.entries.iter().next() else { fail!("the list is empty") };
+    ensure!(entry == expected, "the list says {entry:?} instead of {expected:?}");
+    Ok(())
 }
 
 fn missing(server: &Server) -> Outcome {
