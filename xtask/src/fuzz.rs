@@ -108,6 +108,8 @@ fn fuzz(folder: &Path, binaries: &Path, target: &str, options: &Options) -> Resu
     // New inputs go into the first folder.
     command.arg(&found).arg(&corpus).args([
         format!("-max_total_time={}", options.seconds),
+        // Long inputs at once: sequences of operations need them.
+        "-len_control=0".to_owned(),
         format!("-timeout={INPUT_SECONDS_MAX}"),
         format!("-rss_limit_mb={MEMORY_MB_MAX}"),
         format!("-artifact_prefix={}/", artifacts.display()),
