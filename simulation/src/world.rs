@@ -30,6 +30,9 @@ const TIMEOUT_MS: u64 = 4000;
 /// A world that takes more steps than this goes round in circles.
 const STEPS_MAX: u64 = 2_000_000;
 
+/// Links that carry a few bytes at a time make a world take minutes: a fuzzer would look for nothing else.
+const CHOSEN_SEGMENT_SIZE_BYTES_MIN: usize = 4096;
+
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -64,12 +67,12 @@ impl std::fmt::Display for Failure {
 
 /// Runs the world of a seed.
 pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
-    live(World::new(Random::new(seed)), seed)
+    live(World::new(Random::new(seed), 1), seed)
 }
 
 /// Runs the world in which these bytes decide what happens, as long as they last. A failure has no seed.
 pub fn run_choices(choices: &[u8]) -> Result<Report, Box<Failure>> {
-    live(World::new(Random::choosing(choices)), 0)
+    live(World::new(Random::choosing(choices), CHOSEN_SEGMENT_SIZE_BYTES_MIN), 0)
 }
 
 fn live(mut world: World, seed: u64) -> Result<Report, Box<Failure>> {
@@ -116,7 +119,7 @@ struct Faults {
 }
 
 impl World {
-    fn new(mut random: Random) -> World {
+    fn new(mut random: Random, segment_size_bytes_min: usize) -> World {
         let faults = Faults {
             kills: random.below(4) != 0,
             power: random.below(2) == 0,
@@ -143,7 +146,7 @@ impl World {
         let damage = random.below(3) == 0;
         let link = LinkOptions {
             delay_max: Duration::from_micros(50 + random.below(5_000)),
-            segment_size_bytes_max: 1 + random.below(200_000) as usize,
+            segment_size_bytes_max: (1 + random.below(200_000) as usize).max(segment_size_bytes_min),
             corrupt_ppm: if damage { 300 } else { 0 },
             duplicate_ppm: if damage { 200 } else { 0 },
             cut_ppm: if faults.cuts { 200 } else { 0 },

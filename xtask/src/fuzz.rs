@@ -3,6 +3,8 @@
 //! libFuzzer needs no nightly compiler: the coverage it is led by comes from LLVM passes that stable flags turn on. There
 //! is no AddressSanitizer; Rust's own checks, debug assertions and overflow checks are on.
 
+mod coverage;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -30,6 +32,9 @@ pub struct Options {
     /// Add what was found to the committed corpus, as few inputs as cover the same.
     #[arg(long)]
     merge: bool,
+    /// Run nothing new: tell how much of each source file the inputs reach. Needs nm and addr2line.
+    #[arg(long)]
+    coverage: bool,
 }
 
 /// Whether no target found anything.
@@ -37,6 +42,10 @@ pub fn run(options: &Options) -> Result<bool> {
     let folder = shell::root().join("fuzz");
     let binaries = build(&folder)?;
     let targets = targets(&folder, &options.target)?;
+    if options.coverage {
+        coverage::print(&folder, &binaries, &targets)?;
+        return Ok(true);
+    }
     let mut found = Vec::new();
     for target in &targets {
         let started = Instant::now();

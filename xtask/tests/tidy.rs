@@ -25,6 +25,7 @@ const UNSAFE_FOLDERS: &[&str] = &[
     "conformance/src/ffi.rs",
     "conformance/backends/",
     "fuzz/src/abi.rs",
+    "fuzz/libfuzzer/",
 ];
 /// Packages with such a folder. They cannot forbid it as a whole.
 const UNSAFE_PACKAGES: &[&str] = &["transport", "server", "abi", "nixl", "conformance", "fuzz"];

@@ -1,3 +1,6 @@
 #![no_main]
 
+#[path = "../symbols.rs"]
+mod symbols;
+
 libfuzzer_sys::fuzz_target!(|data: &[u8]| memkv_fuzz::messages::run(data));

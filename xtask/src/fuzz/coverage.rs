@@ -1,0 +1,95 @@
+//! How much of the project's code the corpora reach, file by file.
+//!
+//! libFuzzer counts edges between blocks of code, function by function; `nm` and `addr2line` (Debian: binutils) say where
+//! a function stands. A function that was inlined counts for the one it went into; one that several targets reach counts
+//! as far as the best of them came.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+
+/// The symbol that addresses are counted from.
+const MARKER: &str = "memkv_fuzz_marker";
+
+/// A function's edges: reached, and all.
+type Edges = (u32, u32);
+
+/// Prints, for every file of the project, how many of its edges the targets' inputs reach.
+pub fn print(folder: &Path, binaries: &Path, targets: &[String]) -> Result<()> {
+    let mut functions: BTreeMap<(String, String), Edges> = BTreeMap::new();
+    for target in targets {
+        let binary = binaries.join(target);
+        let edges = edges(folder, &binary, target)?;
+        for ((_, edges), place) in edges.iter().zip(places(&binary, &edges)?) {
+            let known = functions.entry(place).or_default();
+            known.0 = known.0.max(edges.0);
+            known.1 = known.1.max(edges.1);
+        }
+    }
+    let mut files: BTreeMap<&str, Edges> = BTreeMap::new();
+    for ((file, _), edges) in &functions {
+        let Some(file) = ours(file) else { continue };
+        let sum = files.entry(file).or_default();
+        *sum = (sum.0 + edges.0, sum.1 + edges.1);
+    }
+    for (file, (reached, all)) in files {
+        println!("{:>4} % {reached:>6} of {all:>6} {file}", reached * 100 / all.max(1));
+    }
+    Ok(())
+}
+
+/// The path within the project, of a file that is the project's.
+fn ours(file: &str) -> Option<&str> {
+    let root = shell::root().to_str()?;
+    let file = file.strip_prefix(root)?.trim_start_matches('/');
+    // What the build script makes is in a folder with a name that changes.
+    Some(match file.rsplit_once("/out/") {
+        Some((_, generated)) => generated,
+        None => file,
+    })
+}
+
+/// Runs the corpus, and gives for each function its distance from the marker and its edges.
+fn edges(folder: &Path, binary: &Path, target: &str) -> Result<Vec<(i64, Edges)>> {
+    let mut command = Command::new(binary);
+    command.args(["-runs=0", "-print_coverage=1"]).current_dir(folder);
+    command.arg(folder.join("corpus").join(target)).arg(folder.join("target/corpus").join(target));
+    let output = command.output().with_context(|| format!("{target} cannot be run"))?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(told.lines().filter_map(function).collect())
+}
+
+/// A line such as `COVERED_FUNC: hits: 3 edges: 2/5 -1234 -1234:-1234`.
+fn function(line: &str) -> Option<(i64, Edges)> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let ["COVERED_FUNC:" | "UNCOVERED_FUNC:", "hits:", _, "edges:", edges, distance, ..] = words[..] else {
+        return None;
+    };
+    let (reached, all) = edges.split_once('/')?;
+    Some((distance.parse().ok()?, (reached.parse().ok()?, all.parse().ok()?)))
+}
+
+/// For each function, the file it is in and its name.
+fn places(binary: &Path, functions: &[(i64, Edges)]) -> Result<Vec<(String, String)>> {
+    let symbols = shell::output(Command::new("nm").arg(binary))?;
+    let marker = symbols.lines().find_map(|line| {
+        let address = line.strip_suffix(MARKER)?.split(' ').next()?;
+        i64::from_str_radix(address, 16).ok()
+    });
+    let marker = marker.context("the binary has no marker")?;
+    let mut command = Command::new("addr2line");
+    command.arg("-f").arg("-e").arg(binary).stderr(Stdio::inherit());
+    command.args(functions.iter().map(|(distance, _)| format!("{:#x}", marker + distance)));
+    let told = shell::output(&mut command)?;
+    let mut lines = told.lines();
+    let place = || {
+        let (name, place) = (lines.next()?, lines.next()?);
+        let file = place.rsplit_once(':').map_or(place, |(file, _)| file);
+        Some((file.to_owned(), name.to_owned()))
+    };
+    Ok(std::iter::from_fn(place).collect())
+}
