@@ -111,12 +111,7 @@ pub fn file(directory: &Path, capacity: u64) -> Result<Driver> {
 
 /// The devices of file mode, as a server on Linux opens them.
 pub fn shards(directory: &Path, capacity: u64) -> Result<Vec<Arc<dyn Device>>> {
-    let count = open_directory(directory, 8, capacity)?.devices.len();
-    let open = |shard| {
-        let path = directory.join(format!("shard-{shard:02}.memkv"));
-        Ok(Arc::new(UringDevice::open(&path, Mode::Cached)?) as Arc<dyn Device>)
-    };
-    (0..count).map(open).collect()
+    Ok(open_directory(directory, 8, capacity)?.devices)
 }
 
 /// Direct and file mode beside fio.
