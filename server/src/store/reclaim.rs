@@ -15,10 +15,14 @@ use crate::store::durability::{Need, Then};
 use crate::store::format::{PACK_ALIGN, Record};
 use crate::store::journal::Entry;
 
-/// Share of the stored bytes that counts as cold when room is short, in 1/64; the steps are tried in turn.
-const COLD_64THS: [u64; 4] = [3, 12, 32, 64];
+/// Share of the stored bytes that counts as cold when room is short, in 1/256; the steps are tried in turn.
+///
+/// The first one trades hits for moves: the more is cold, the fewer records move, and the sooner something goes that would have been
+/// asked for again. It and `CANDIDATES` were chosen with the trace of `cargo xtask bench store`.
+const COLD_256THS: [u64; 4] = [11, 32, 128, EVERYTHING];
+const EVERYTHING: u64 = 256;
 /// Extents looked at for one victim.
-const CANDIDATES: usize = 64;
+const CANDIDATES: usize = 128;
 /// Entries looked at for one victim.
 const ENTRIES_LOOKED_AT: usize = 8192;
 /// Extents reclaimed at a time on one device, at most: they share their two flushes.
@@ -63,7 +67,7 @@ pub(super) struct Reclaim {
 /// How hard a device tries.
 #[derive(Clone, Copy, Default)]
 struct Effort {
-    /// The place in `COLD_64THS`; behind its end when all was tried.
+    /// The place in `COLD_256THS`; behind its end when all was tried.
     level: usize,
     /// `removals` when the last batch ended without gain.
     fruitless_at: Option<u64>,
@@ -107,7 +111,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let mut any = false;
         for device in 0..self.devices.len() {
             let level = self.reclaim.efforts.entry(device).or_default().level;
-            any |= self.reclaim(device, level..COLD_64THS.len());
+            any |= self.reclaim(device, level..COLD_256THS.len());
         }
         if !any {
             // Whoever asks next tries all of it again.
@@ -127,7 +131,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         self.leases.expire(self.now_ms);
         for level in levels {
-            let Some(share) = COLD_64THS.get(level) else { break };
+            let Some(share) = COLD_256THS.get(level) else { break };
             let cutoff = self.declare_cold(*share);
             let mut extents = Vec::new();
             let mut keep = Vec::new();
@@ -170,11 +174,15 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let capacity: u64 =
             self.devices.iter().filter(|device| !device.failed).map(Device::data_bytes_max).sum();
         // While there is much dead space, moving makes room and nothing need go.
-        let cold = if share == COLD_64THS[0] && stored * 4 < capacity * 3 { 0 } else { stored * share / 64 };
+        let cold = if share == COLD_256THS[0] && stored * 4 < capacity * 3 {
+            0
+        } else {
+            stored * share / EVERYTHING
+        };
         if cold == 0 {
             return 0;
         }
-        let cutoff = if share == 64 { u32::MAX } else { self.recency.cutoff(cold) };
+        let cutoff = if share == EVERYTHING { u32::MAX } else { self.recency.cutoff(cold) };
         for id in self.manifests.colder_than(cutoff) {
             if !self.manifests.is_settled(id) {
                 self.settle_manifests();
