@@ -249,3 +249,33 @@ async fn bytes_that_change_are_stored_as_verified_or_refused() {
     assert!(copy == value);
     assert_eq!(reader.stat("checksum_failures").await, 0);
 }
+
+/// A client may use its memory again as soon as the server has closed its side: nothing that was asked for before is still on
+/// its way there.
+#[tokio::test]
+//= MKV-REG-6 test
+async fn nothing_is_written_once_the_connection_is_closed() {
+    let (_keep, path) = directory();
+    let server = Server::start(Mode::File, &path);
+    let mut other = Client::connect(&server.address, 2).await;
+    assert_eq!(other.write(b"value", &bytes(1, BLOCK)).await, Status::Ok);
+    for requests in [1, 7, 60] {
+        let mut client = Client::connect_over(Wire::Local, &server.address, 1).await;
+        let destination = Destination { which: DestinationWhich::Region(region(1, READ_OFFSET)) };
+        for _ in 0..requests {
+            let id = client.next_id();
+            let read = Read { key: b"value", offset: 0, length: 0, destination };
+            client.send(id, true, RequestWhich::Read(read), &[]).await;
+        }
+        // Nothing is read, and the connection is ended from this side.
+        let Client { mut reader, writer, memory, .. } = client;
+        drop(writer);
+        while let Ok(Some(_)) = reader.next().await {}
+        let memory = memory.unwrap();
+        memory.write(READ_OFFSET, &vec![0; BLOCK]).unwrap();
+        while other.stat("reads_pinned").await > 0 || other.stat("requests_open").await > 1 {}
+        let mut after = vec![1; BLOCK];
+        memory.read(READ_OFFSET, &mut after).unwrap();
+        assert!(after.iter().all(|byte| *byte == 0));
+    }
+}

@@ -660,3 +660,64 @@ proptest! {
         }
     }
 }
+
+/// Memory that an unanswered read named is kept from use until whoever drives the core knows that the server let go of it; and a
+/// message that names memory goes over no connection that knows nothing of it.
+#[test]
+#[cfg(target_os = "linux")]
+//= MKV-REG-6 test
+fn memory_is_not_used_again_while_the_server_may_write_to_it() {
+    use crate::operation::read::read_into;
+    use memkv_transport::buf::BufPool;
+    use memkv_transport::shared::SharedMemory;
+
+    let pool = BufPool::new(16 << 20);
+    assert!(pool.share(2, SharedMemory::create(16 << 20).expect("memory")));
+    let mut world = World::new(Settings { connections: 1, ..Settings::default() });
+    let first = world.ping(OPTIONS);
+    let share = |world: &mut World| {
+        for id in std::mem::take(&mut world.asked) {
+            world.core.connected_sharing(world.now_ms, id, 256, true);
+            world.up.insert(id, HashMap::new());
+        }
+        world.commands();
+    };
+    share(&mut world);
+    world.settle();
+    assert_eq!(world.end(first), Some(Ok(1)));
+    let ask = |world: &mut World| {
+        let memory = pool.try_take(1 << 20).expect("memory").freeze();
+        let mut message = world.core.message();
+        let range = ReadRange { key: b"key", offset: 0, length: 1 << 20 };
+        read_into(&mut message, b"ns", range, Some(&memory)).expect("a message");
+        world.core.submit(world.now_ms, message, OPTIONS)
+    };
+    let id = world.core.connection_id(0);
+    // One that was sent, and one that was not.
+    let sent = ask(&mut world);
+    let (mut control, mut payload) = (ControlBuf::new(), Vec::new());
+    assert!(world.core.next_frame(0, id, &mut control, &mut payload).is_some() && payload.is_empty());
+    let unsent = ask(&mut world);
+    world.cut();
+    world.core.cancel(world.now_ms, sent);
+    world.core.cancel(world.now_ms, unsent);
+    let taken = || pool.budget_size_bytes() - pool.available_size_bytes();
+    assert_eq!(taken(), 1 << 20, "that of the message that was sent");
+    assert!(world.core.take_exposed(world.core.connection_id(0)).is_empty(), "it was another life's");
+    assert_eq!(world.core.take_exposed(id).len(), 1);
+    assert_eq!(taken(), 0);
+    // A call that was begun before its connection was lost finds only one that shares nothing.
+    world.now_ms += 2_000;
+    world.core.tick(world.now_ms);
+    let again = world.ping(OPTIONS);
+    share(&mut world);
+    let moved = ask(&mut world);
+    world.cut();
+    world.now_ms += 500;
+    world.core.tick(world.now_ms);
+    world.commands();
+    world.connect();
+    world.settle();
+    assert_eq!(world.end(again), Some(Ok(1)));
+    assert_eq!(world.end(moved), Some(Err(ConnectionError::MemoryGone.into())));
+}
