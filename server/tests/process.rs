@@ -76,6 +76,10 @@ fn a_configuration_is_checked_before_it_is_used() {
         ("storage:\n  size: 1GiB\n", &["size", "capacity", "2"]),
         ("network:\n  auth_key: abc\n", &["64 hexadecimal", "keygen"]),
         ("log: [1]\n", &["log"]),
+        ("storage:\n  drives: [/dev/a]\n", &["config.yaml, line 2", "direct"]),
+        ("storage:\n  mode: direct\n  drives: [/dev/a]\n  capacity: 1GiB\n", &["line 4", "direct"]),
+        ("storage:\n  scrub: {rate: 5}\n", &["50MiB/s", "2"]),
+        ("storage:\n  quotas:\n    a: much\n", &["much", "3"]),
         ("storage: {\n", &["config.yaml"]),
     ] {
         std::fs::write(&file, document).unwrap();

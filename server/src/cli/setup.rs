@@ -66,12 +66,8 @@ pub fn run(mut args: Args) -> Result<(), SetupCommandError> {
     let (id, already) = make(&args)?;
     let document = check(id)?;
     io::stdout().write_all(document.as_bytes())?;
-    let told = if already { "are the store" } else { "are now the store" };
-    writeln!(
-        io::stderr(),
-        "memkv: {} drives {told} {id}; the configuration is on standard output",
-        args.drives.len()
-    )?;
+    let told = if already { "the drives are a store already" } else { "made a store" };
+    writeln!(io::stderr(), "memkv: {told}, {id}; its configuration is on standard output")?;
     Ok(())
 }
 

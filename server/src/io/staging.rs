@@ -15,6 +15,8 @@ use crate::store::{IoError, SECTOR_BYTES};
 
 /// A piece, at most.
 const PIECE_BYTES: usize = 1 << 20;
+/// A huge page, of the larger of the usual sizes.
+const HUGE_BYTES: usize = 32 << 20;
 
 pub struct Staging {
     address: usize,
@@ -26,10 +28,11 @@ pub struct Staging {
 
 impl Staging {
     pub fn new(length: usize) -> std::io::Result<Arc<Self>> {
-        let huge = map(length, libc::MAP_HUGETLB);
+        // Part of a huge page would be mapped whole, and could not be unmapped.
+        let huge = length.is_multiple_of(HUGE_BYTES).then(|| map(length, libc::MAP_HUGETLB));
         let (address, is_huge) = match huge {
-            Ok(address) => (address, true),
-            Err(_) => (map(length, 0)?, false),
+            Some(Ok(address)) => (address, true),
+            Some(Err(_)) | None => (map(length, 0)?, false),
         };
         let free = (0..length / PIECE_BYTES).collect();
         let free = Mutex::new(free);
