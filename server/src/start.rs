@@ -9,7 +9,7 @@ mod storage;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +118,11 @@ async fn run_async(
     };
     let left_out = storage.left_out;
     let controlled = Arc::new(Controlled { shell: Arc::clone(&shell), scrubber, left_out });
-    let control = data_directory.map(|path| tokio::spawn(control(path.to_owned(), Arc::clone(&controlled))));
+    // It answers from when the server says that it listens.
+    let control = data_directory.and_then(listen_for_control).map(|control| {
+        let controlled = Arc::clone(&controlled);
+        tokio::spawn(async move { control.serve(&controlled).await })
+    });
     let clock = tokio::spawn(Arc::clone(&shell).keep_time());
     let made_here = matches!(settings.keys, KeySource::DataDirectory);
     let banner = Banner {
@@ -149,15 +153,13 @@ async fn run_async(
     drained
 }
 
-/// Serves the control socket. A server without one serves all the same.
-async fn control(data_directory: PathBuf, controlled: Arc<Controlled>) {
-    match Control::listen(&data_directory) {
-        Ok(control) => control.serve(&controlled).await,
-        Err(error) => {
-            let directory = data_directory.display();
-            tracing::warn!(%error, %directory, "no control socket: `memkv drive` cannot ask this server");
-        }
-    }
+/// A server without a control socket serves all the same.
+fn listen_for_control(data_directory: &Path) -> Option<Control> {
+    let told = |error: &std::io::Error| {
+        let directory = data_directory.display();
+        tracing::warn!(%error, %directory, "no control socket: `memkv drive` cannot ask this server");
+    };
+    Control::listen(data_directory).inspect_err(told).ok()
 }
 
 fn terms(server_id: [u8; 16], local_path: String) -> ServerTerms {

@@ -237,6 +237,7 @@ async fn a_slow_scrub_can_be_stopped_and_goes_on_after_a_restart() {
         assert_eq!(client.write(format!("k{n}").as_bytes(), &value(n)).await, Status::Ok);
     }
     assert!(said(&scrub(&["--no-wait"]), 0).contains("scrub"));
+    while json(&scrub(&["--status", "--json"]), 0)["pass"].is_null() {}
     // A pass takes a minute at this rate; the server does not wait for it.
     stopped(server);
     let server = start();

@@ -97,7 +97,7 @@ struct Drives {
 impl Drives {
     fn new(test: &str) -> Option<Self> {
         let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let drives = loops(test, place.path(), 2, CAPACITY / 2 >> 20)?;
+        let drives = loops(test, place.path(), 2, (CAPACITY / 2) >> 20)?;
         Some(Self { _place: place, drives })
     }
 
