@@ -34,10 +34,11 @@ const TIMEOUT_MS: u64 = 10_000;
 const TIMEOUT_VARIABLE: &str = "MEMKV_TIMEOUT_MS";
 /// A flush of at least so many bytes asks first what is stored already.
 const ASK_SIZE_BYTES_MIN: usize = 256 << 10;
-/// Memory made ready for each direction when a store is opened: a small session's worth. Where it is shared with the
-/// server, what is buffered at most: the bytes of a session stay there from put to server, and from server to get.
-const WARM_SIZE_BYTES: usize = 4 << 20;
-const WARM_SHARED_SIZE_BYTES: usize = BUFFER_SIZE_BYTES_MAX;
+/// Memory made ready for each direction when a store is opened, unless [`WARM_VARIABLE`] says otherwise: a small session's worth.
+const WARM_MIB: usize = 4;
+/// A page costs microseconds once, so whoever restores a large session first thing had better say its size.
+const WARM_VARIABLE: &str = "MEMKV_WARM_MIB";
+const WARM_MIB_MAX: usize = RECEIVE_SIZE_BYTES_MAX >> 21;
 /// Chunks that are prefetched with the first request, and with later ones as many as make up about so many bytes.
 const PREFETCH_FIRST: usize = 256;
 const PREFETCH_GROUP_MAX: usize = 512;
@@ -69,10 +70,16 @@ impl Store {
             .and_then(|text| text.trim().parse().ok())
             .filter(|timeout_ms| *timeout_ms > 0)
             .unwrap_or(TIMEOUT_MS);
+        let warm_mib = std::env::var(WARM_VARIABLE).ok().and_then(|text| text.trim().parse().ok());
+        config.warm_size_bytes = warm_mib.unwrap_or(WARM_MIB).min(WARM_MIB_MAX) << 20;
+        let warm_size_bytes = config.warm_size_bytes;
         config.receive_size_bytes_max = RECEIVE_SIZE_BYTES_MAX;
         config.client_name = concat!("libkv_store_memkv ", env!("CARGO_PKG_VERSION")).to_owned();
         let client = Client::connect_with(config, first)?;
-        warm_up(client.client().clone(), first);
+        // What is shared with the server was made ready before it was registered.
+        if !client.client().shares_memory() {
+            warm_up(client.client().clone(), warm_size_bytes, first);
+        }
         Ok(Self {
             client,
             buffer: Mutex::new(PutBuffer::new()),
@@ -404,10 +411,10 @@ impl Store {
 }
 
 /// Makes memory ready for the first session, beside whatever the engine does after opening the store.
-fn warm_up(client: memkv_client::Client, first: impl FnOnce() + Send + 'static) {
+fn warm_up(client: memkv_client::Client, size_bytes: usize, first: impl FnOnce() + Send + 'static) {
     let run = move || {
         first();
-        client.warm_up(if client.shares_memory() { WARM_SHARED_SIZE_BYTES } else { WARM_SIZE_BYTES });
+        client.warm_up(size_bytes);
     };
     // Without a thread for it, the first session is slower: no reason not to open.
     let _ = std::thread::Builder::new().name("memkv-warm-up".to_owned()).spawn(run);
