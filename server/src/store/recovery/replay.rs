@@ -62,6 +62,9 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         self.report.problems.push((slot, DeviceProblem::Unreadable(error)));
         let range = self.extents_of(device);
         self.aside.retain(|extent, _| !range.contains(extent));
+        // Nothing is counted yet of what was taken up.
+        let taken: Vec<_> = range.flat_map(|extent| self.store.catalog.residents(extent)).collect();
+        taken.into_iter().for_each(|(id, _)| self.drop_entry(id));
         self.store.fail_device(device);
     }
 
