@@ -119,6 +119,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     fn go_on(&mut self, then: Then, failed: Option<StoreError>) {
+        self.waits_ended += 1;
         match (then, failed) {
             (Then::ManifestRecord(op), failed) => self.manifest_chunks_durable(op, failed),
             (Then::ManifestVisible(op), failed) => self.manifest_durable(op, failed),

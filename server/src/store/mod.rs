@@ -97,6 +97,7 @@ pub struct Store<B> {
     allocation_ends: BTreeSet<(u64, AllocationId)>,
     manifest_ops: HashMap<OpId, ManifestOp<B>>,
     waits: HashMap<WaitId, Wait>,
+    waits_ended: u64,
     reclaim: Reclaim,
     in_flight: HashMap<CommandId, InFlight>,
     commands: VecDeque<Command<B>>,
@@ -206,10 +207,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// The next command to run. Everything that can be started is started before this answers `None`.
     pub fn poll_command(&mut self) -> Option<Command<B>> {
         while self.commands.is_empty() {
-            let before = self.reclaim.batches_ended;
+            let before = (self.reclaim.batches_ended, self.waits_ended);
             self.pump();
-            // A batch may end without any I/O: what waits for room must be tried again, for nobody will complete anything.
-            if self.reclaim.batches_ended == before {
+            // A batch, or a wait for what is durable already, may end without any I/O: what that lets begin must begin now, for
+            // nobody will complete anything.
+            if (self.reclaim.batches_ended, self.waits_ended) == before {
                 break;
             }
         }

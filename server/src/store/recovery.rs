@@ -254,6 +254,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             allocation_ends: BTreeSet::new(),
             manifest_ops: HashMap::new(),
             waits: HashMap::new(),
+            waits_ended: 0,
             reclaim: Reclaim::default(),
             in_flight: HashMap::new(),
             commands: VecDeque::new(),
