@@ -18,6 +18,7 @@ pub struct Faults {
     pub write_error: u32,
     pub flush_error: u32,
     pub no_space: u32,
+    pub short_read: u32,
     pub short_write: u32,
     pub torn_write: u32,
     pub misdirected_write: u32,
@@ -77,6 +78,12 @@ impl<D: Device> Device for FaultyDevice<D> {
         self.begin()?;
         if self.strikes(self.faults.read_error) {
             return Err(EIO);
+        }
+        if self.strikes(self.faults.short_read) && into.len() > SECTOR_BYTES {
+            let whole = into.len() / SECTOR_BYTES;
+            let done = (self.next() as usize % whole) * SECTOR_BYTES;
+            self.device.read(offset, &mut into[..done])?;
+            return Err(IoError::Short { done: done as u64, asked: into.len() as u64 });
         }
         self.device.read(offset, into)?;
         if self.strikes(self.faults.bit_rot) && !into.is_empty() {

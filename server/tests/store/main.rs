@@ -2,9 +2,12 @@
 
 mod behaviour;
 mod faults;
+mod golden;
 mod images;
 #[cfg(target_os = "linux")]
 #[path = "../support/loops.rs"]
 mod loops;
+mod model;
+mod ram;
 mod rig;
 mod sim;

@@ -75,9 +75,13 @@ impl Rig {
 
     pub fn try_open(mut devices: Devices, config: Config) -> Result<Self, OpenError> {
         let (store, report) = Store::open(0, config, &mut devices)?;
+        Ok(Self::with(store, report, devices))
+    }
+
+    pub fn with(store: Store<Bytes>, report: OpenReport, devices: Devices) -> Self {
         let mut rig = Self { store, devices, report, now_ms: 0, tickets: 0, ended: HashMap::new() };
         rig.settle();
-        Ok(rig)
+        rig
     }
 
     /// Runs commands until there are none, then collects events.
