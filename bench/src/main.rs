@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "memkv-bench", disable_help_subcommand = true)]
+#[command(name = "memkv-peers", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         // Measured, and a goal was missed.
         Ok(false) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("memkv-bench: {error:#}");
+            eprintln!("memkv-peers: {error:#}");
             ExitCode::FAILURE
         }
     }
