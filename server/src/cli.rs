@@ -5,8 +5,10 @@
 //! `drive scrub`, which are for scripts: 0 nothing found, 1 damage found, 2 it could not be looked for.
 
 mod drive;
+mod external;
 mod setup;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +21,12 @@ use crate::start::{self, StartError};
 
 /// An open, distributed store for inference context (KV cache).
 #[derive(Debug, Parser)]
-#[command(name = "memkv", version, arg_required_else_help = true)]
+#[command(
+    name = "memkv",
+    version,
+    arg_required_else_help = true,
+    after_help = external::HELP
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +46,9 @@ enum Command {
     /// Work with configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// `memkv NAME ...` for any other name runs `memkv-NAME ...`.
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
 }
 
 #[derive(Debug, Args)]
@@ -99,15 +109,18 @@ pub fn run() -> ExitCode {
         Command::Setup(args) => setup::run(args).map_err(CliError::Setup),
         Command::Keygen => keygen(),
         Command::Config(ConfigCommand::Check { file }) => config_check(file),
+        Command::External(words) => return external::run(&words).unwrap_or_else(|error| failed(&error, 2)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Standard error may be gone too; the exit code still tells.
-            let _ = writeln!(io::stderr(), "memkv: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, 1),
     }
+}
+
+fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    // Standard error may be gone too; the exit code still tells.
+    let _ = writeln!(io::stderr(), "memkv: {error}");
+    ExitCode::from(code)
 }
 
 fn start(args: StartArgs) -> Result<(), CliError> {

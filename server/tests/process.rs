@@ -208,3 +208,21 @@ async fn keys_rotate_and_data_does_not_depend_on_them() {
     let mut client = Client::try_connect(&server.address, 1, &other).await.unwrap();
     assert_eq!(client.read(b"k", 0, 0).await, Ok(b"value".to_vec()));
 }
+
+#[test]
+fn other_commands_are_programs_of_their_own() {
+    let (_keep, path) = directory();
+    let program = path.join("memkv-greet");
+    std::fs::write(&program, "#!/bin/sh\necho \"hello $*\"\nexit 7\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = run(&["greet", "--loud", "x y"], &[("PATH", text(&path))]);
+    assert_eq!(output.status.code(), Some(7), "the program's own exit code");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "hello --loud x y\n");
+    for (name, said) in
+        [("nobody", "no program memkv-nobody"), ("../greet", "no command"), ("stat", "--help")]
+    {
+        let output = run(&[name], &[("PATH", text(&path))]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{output:?}");
+    }
+}
