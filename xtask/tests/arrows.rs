@@ -28,11 +28,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kv-store-memkv",
         ],
     ),
+    ("memkv-bench", &["memkv-wire", "memkv-client"]),
     ("xtask", &["memkv-codegen", "memkv-wire", "memkv-transport", "memkv-client"]),
 ];
 
 /// Packages that nothing may use, not even a test.
-const ENDS: &[&str] = &["memkv-conformance", "memkv-fuzz", "xtask"];
+const ENDS: &[&str] = &["memkv-conformance", "memkv-fuzz", "memkv-bench", "xtask"];
 
 /// Packages that never see each other, not even in a test: what both need belongs in transport, and what tests need of
 /// both in the simulation or behind the C ABI.
