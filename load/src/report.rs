@@ -1,6 +1,18 @@
 //! Tables for people.
 
+use crate::session;
+use crate::trace;
 use crate::values::Figure;
+
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => values[count / 2],
+        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
+    }
+}
 
 /// Columns as wide as their widest cell; the first `left` of them to the left, figures to the right.
 pub fn table(header: &[&str], rows: &[Vec<String>], left: usize) -> String {
@@ -61,6 +73,57 @@ pub fn values(figures: &[Figure]) -> String {
         ]
     });
     table(&header, &rows.collect::<Vec<_>>(), 3)
+}
+
+pub fn sessions(figures: &[session::Figure]) -> String {
+    let header =
+        ["tokens", "MB", "step", "plugin ms", "min", "max", "first", "file ms", "times", "the file's"];
+    let rows = figures.iter().map(|figure| {
+        vec![
+            figure.tokens.to_string(),
+            format!("{:.2}", figure.size_bytes as f64 / 1e6),
+            figure.step.to_owned(),
+            format!("{:.2}", figure.ms),
+            format!("{:.2}", figure.ms_min),
+            format!("{:.2}", figure.ms_max),
+            format!("{:.2}", figure.first_ms),
+            format!("{:.2}", figure.file_ms),
+            format!("{:.2}", figure.factor),
+            figure.file.to_owned(),
+        ]
+    });
+    table(&header, &rows.collect::<Vec<_>>(), 0)
+}
+
+pub fn trace(figures: &trace::Figures) -> String {
+    let latency = &figures.request_latency_us;
+    let cpu = match figures.server_cpu_s_per_gb {
+        Some(server) => format!("{:.2} client, {server:.2} server", figures.client_cpu_s_per_gb),
+        None => format!("{:.2} client", figures.client_cpu_s_per_gb),
+    };
+    let lines = [
+        ("requests", figures.requests.to_string()),
+        ("blocks", format!("{} of {}", figures.blocks, figures.value_size_bytes)),
+        ("hits", figures.hits.to_string()),
+        ("misses", figures.misses.to_string()),
+        (
+            "hit rate",
+            format!(
+                "{:.2} % (without bounds {:.2} %)",
+                100.0 * figures.hit_rate,
+                100.0 * figures.hit_rate_max
+            ),
+        ),
+        ("time", format!("{:.2} s, {:.0} blocks/s", figures.seconds, figures.blocks_per_s)),
+        ("read", format!("{:.3} GB/s", figures.read_gb_per_s)),
+        ("written", format!("{:.3} GB/s", figures.written_gb_per_s)),
+        (
+            "request latency",
+            format!("p50 {:.0} us, p90 {:.0} us, p99 {:.0} us", latency.p50, latency.p90, latency.p99),
+        ),
+        ("CPU s/GB", cpu),
+    ];
+    lines.map(|(name, value)| format!("{name:<16} {value}\n")).concat()
 }
 
 #[cfg(test)]

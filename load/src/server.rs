@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use memkv_client::{Client, Config, Transport, key_from_env};
+use memkv_client::{Client, Config, KEY_VARIABLE, Transport, key_from_env};
 use memkv_wire::mac::Key;
 use tempfile::TempDir;
 
@@ -24,9 +24,9 @@ pub struct Target {
     /// The program of a server that is started [default: `memkv` beside this program, else on PATH].
     #[arg(long, value_name = "PROGRAM", conflicts_with = "uri")]
     memkv: Option<PathBuf>,
-    /// Where a server that is started keeps its values.
-    #[arg(long, value_enum, default_value_t = Mode::Memory, conflicts_with = "uri")]
-    mode: Mode,
+    /// Where a server that is started keeps its values [default: memory; for sessions file].
+    #[arg(long, value_enum, conflicts_with = "uri")]
+    mode: Option<Mode>,
     /// How much a server that is started holds.
     #[arg(long, default_value = "2GiB", conflicts_with = "uri")]
     capacity: Size,
@@ -53,18 +53,19 @@ pub struct Server {
 }
 
 impl Target {
-    pub fn server(&self) -> Result<Server> {
+    /// The server to measure; if it has to be started, in this mode unless told otherwise.
+    pub fn server(&self, mode: Mode) -> Result<Server> {
         match &self.uri {
             Some(uri) => {
                 let config = Config::from_env(uri)?;
                 let process = cpu::listener(&config.server);
                 Ok(Server { uri: uri.clone(), key: key_from_env()?, process, own: None })
             }
-            None => self.start(),
+            None => self.start(self.mode.unwrap_or(mode)),
         }
     }
 
-    fn start(&self) -> Result<Server> {
+    fn start(&self, mode: Mode) -> Result<Server> {
         let program = self.memkv.clone().unwrap_or_else(beside);
         let parent = self.directory.clone().unwrap_or_else(std::env::temp_dir);
         let directory = tempfile::Builder::new().prefix("memkv-bench-").tempdir_in(&parent);
@@ -74,7 +75,7 @@ impl Target {
         getrandom::fill(&mut bytes)?;
         let key = Key::from_bytes(bytes);
         let config = directory.path().join("config.yaml");
-        std::fs::write(&config, self.configuration(directory.path()))?;
+        std::fs::write(&config, self.configuration(mode, directory.path()))?;
         let mut command = Command::new(&program);
         command.args(["start", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
         command.arg("--log-file").arg(directory.path().join("log"));
@@ -91,9 +92,9 @@ impl Target {
         Ok(server)
     }
 
-    fn configuration(&self, directory: &Path) -> String {
+    fn configuration(&self, mode: Mode, directory: &Path) -> String {
         let capacity = self.capacity.0;
-        match self.mode {
+        match mode {
             Mode::Memory => format!("storage: {{mode: memory, capacity: {capacity}}}\n"),
             Mode::File => {
                 let path = directory.join("data").display().to_string();
@@ -124,6 +125,20 @@ fn announced(child: &mut Child) -> Result<String> {
 }
 
 impl Server {
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// What a process that uses it has to find in its environment.
+    pub fn environment(&self) -> [(&'static str, String); 1] {
+        [(KEY_VARIABLE, self.key.to_hex().as_str().to_owned())]
+    }
+
+    /// The directory of a server of our own.
+    pub fn directory(&self) -> Option<&Path> {
+        self.own.as_ref().map(|(_, directory)| directory.path())
+    }
+
     pub async fn connect(&self, transport: Transport, connections: Option<u16>) -> Result<Client> {
         let mut config = Config::new(&self.uri, self.key.clone())?;
         config.transport = transport;

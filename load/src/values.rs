@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::output::{Output, progress};
-use crate::server::{Server, Target};
+use crate::server::{Mode, Server, Target};
 use crate::size::Size;
 use crate::{chart, cpu, noise, report};
 
@@ -187,7 +187,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(options: &Options) -> Result<Vec<Figure>> {
-    let server = options.target.server()?;
+    let server = options.target.server(Mode::Memory)?;
     let counts: Vec<Option<u16>> = match options.connections.as_slice() {
         [] => vec![None],
         counts => counts.iter().copied().map(Some).collect(),

@@ -88,6 +88,63 @@ fn without_json_there_is_a_table() {
     );
 }
 
+/// The plugin, if it is built; otherwise a line that says so.
+fn library(test: &str) -> Option<PathBuf> {
+    let name = if cfg!(target_os = "macos") { "libkv_store_memkv.dylib" } else { "libkv_store_memkv.so" };
+    let library = PathBuf::from(env!("CARGO_BIN_EXE_memkv-bench")).with_file_name(name);
+    if library.is_file() {
+        return Some(library);
+    }
+    let line = format!("MEMKV-SKIP {test} the plugin is not built (cargo build -p kv-store-memkv)\n");
+    std::io::stdout().write_all(line.as_bytes()).expect("stdout is there");
+    None
+}
+
+#[test]
+fn a_session_is_measured_beside_a_file() {
+    let test = "a_session_is_measured_beside_a_file";
+    if memkv(test).is_none() || library(test).is_none() {
+        return;
+    }
+    let figures = measured(&["session", "--tokens", "65,256", "--rounds", "2", "--json"]);
+    let figures = figures.as_array().expect("a list");
+    let steps: Vec<_> = figures.iter().map(|figure| figure["step"].as_str().expect("a name")).collect();
+    assert_eq!(steps, ["cold save", "warm save", "restore"].repeat(2));
+    assert_eq!((&figures[0]["chunks"], &figures[3]["chunks"]), (&Value::from(48), &Value::from(96)));
+    for figure in figures {
+        assert!(figure["ms"].as_f64() > Some(0.0) && figure["factor"].as_f64() > Some(0.0), "{figure}");
+    }
+    refused(&["session", "--library", "/nonexistent.so", "--rounds", "1"], 1, "/nonexistent.so");
+}
+
+#[test]
+fn a_trace_is_replayed() {
+    if memkv("a_trace_is_replayed").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("trace.jsonl");
+    let line = |ids: &str| format!("{{\"timestamp\": 1, \"hash_ids\": {ids}}}\n");
+    std::fs::write(&file, line("[1, 2, 3]") + &line("[1, 2, 4]") + &line("[]") + &line("[4, 1]"))
+        .expect("written");
+    let file = file.to_str().expect("text");
+    for transport in ["tcp", "local"] {
+        let arguments =
+            ["trace", file, "--value-size", "8KiB", "--depth", "1", "--json", "--transport", transport];
+        let figures = measured(&arguments);
+        for (name, value) in [("requests", 4), ("blocks", 8), ("hits", 4), ("misses", 4)] {
+            assert_eq!(figures[name], Value::from(value), "{name}: {figures}");
+        }
+        assert_eq!((&figures["hit_rate"], &figures["hit_rate_max"]), (&Value::from(0.5), &Value::from(0.5)));
+    }
+    let limited = bench(&["trace", file, "--limit", "1", "--depth", "1"]);
+    let said = String::from_utf8(limited.stdout).expect("text");
+    assert!(said.contains("hit rate         0.00 %"), "{said}");
+    refused(&["trace", "/nonexistent"], 1, "/nonexistent");
+    refused(&["trace", file, "--value-size", "2MiB"], 1, "1 MiB");
+    refused(&["trace"], 2, "FILE");
+}
+
 #[test]
 fn a_wrong_command_line_is_refused() {
     for arguments in [
