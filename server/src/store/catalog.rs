@@ -1,23 +1,26 @@
 //! The catalogue: every visible value and manifest, by digest, in at most 64 bytes of memory each.
 //!
-//! Owns the entries (56 bytes each, in slabs that never move, so growing copies nothing) and the index over them
-//! (a byte of tag and four bytes of entry number a slot, open addressing in 256 shards that grow by a quarter, so that no
-//! growth stalls anyone for long). Entries of one extent are chained through `next`, so that an extent's residents are
+//! Owns the entries (56 bytes each, in slabs that never move, so growing copies nothing) and the index over them (`index.rs`);
+//! `loader.rs` brings both back from journals. Entries of one extent are chained through `next`, so that an extent's residents are
 //! known without reading it; parts of striped values beyond the first are kept in side tables.
 //!
 //! Invariants: a digest is in the index exactly when its entry is live; an entry is in the chain of its first part's extent.
 //! Not checked here: that what an entry says is true of the device.
+
+mod index;
+mod loader;
 
 use std::collections::HashMap;
 use std::mem::size_of;
 
 use super::format::Digest;
 use super::types::Checksum;
+use index::Index;
+pub use loader::Loader;
 
 /// Most entries a catalogue can hold.
 pub const ENTRIES_MAX: usize = u32::MAX as usize - 1;
 const SLAB_ENTRIES: usize = 1 << 10;
-const SHARDS: usize = 256;
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,7 +90,7 @@ pub struct Catalog {
     slabs: Vec<Vec<Entry>>,
     free: u32,
     len: usize,
-    shards: Vec<Shard>,
+    index: Index,
     /// The places of a striped value's parts from the second on.
     parts: HashMap<u32, Box<[Place]>>,
     /// The second and later parts that lie in an extent.
@@ -103,7 +106,7 @@ impl Catalog {
             slabs: Vec::new(),
             free: NONE,
             len: 0,
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            index: Index::new(),
             parts: HashMap::new(),
             part_residents: HashMap::new(),
             heads: vec![NONE; extents as usize],
@@ -115,8 +118,7 @@ impl Catalog {
     }
 
     pub fn find(&self, digest: &Digest) -> Option<EntryId> {
-        let shard = &self.shards[digest[0] as usize];
-        shard.find(digest, |id| &self.entry(EntryId(id)).digest).map(|slot| EntryId(shard.slots[slot]))
+        self.index.find(digest, |id| &self.entry(EntryId(id)).digest).map(EntryId)
     }
 
     pub fn view(&self, id: EntryId) -> View {
@@ -151,8 +153,17 @@ impl Catalog {
     /// The digest must not be in the catalogue.
     pub fn insert(&mut self, new: NewEntry<'_>) -> EntryId {
         debug_assert!(self.find(&new.digest).is_none(), "one entry a digest");
+        let id = self.chain(new);
+        let slabs = &self.slabs;
+        self.index.insert(&new.digest, id.0, |id| &slot(slabs, id).digest);
+        id
+    }
+
+    /// An entry in its extents, but not in the index.
+    fn chain(&mut self, new: NewEntry<'_>) -> EntryId {
         let flags = if new.manifest { FLAG_MANIFEST } else { 0 }
             | if new.places.len() > 1 { FLAG_STRIPED } else { 0 };
+        let head = new.places[0].extent as usize;
         let id = self.take_slot(Entry {
             digest: new.digest,
             checksum: new.checksum,
@@ -160,38 +171,47 @@ impl Catalog {
             length: (new.length - 1) & LENGTH_MASK | flags,
             refs: 0,
             tick: new.tick,
-            next: NONE,
+            next: self.heads[head],
         });
-        let head = &mut self.heads[new.places[0].extent as usize];
-        let next = std::mem::replace(head, id.0);
-        self.entry_mut(id).next = next;
+        self.heads[head] = id.0;
         for (part, place) in new.places.iter().enumerate().skip(1) {
             self.part_residents.entry(place.extent).or_default().push((id, part as u32));
         }
         if new.places.len() > 1 {
             self.parts.insert(id.0, new.places[1..].into());
         }
-        let slabs = &self.slabs;
-        let digest_of = |id: u32| &slabs[id as usize / SLAB_ENTRIES][id as usize % SLAB_ENTRIES].digest;
-        self.shards[new.digest[0] as usize].insert(id.0, digest_of);
         self.len += 1;
         id
+    }
+
+    /// Makes the index of all entries that are in an extent. Answers those that are not in it, as another one has their digest.
+    fn index_chains(&mut self) -> Vec<EntryId> {
+        let slabs = &self.slabs;
+        let next = |id: u32| Some(slot(slabs, id).next).filter(|next| *next != NONE);
+        let heads = self.heads.iter().copied().filter(|head| *head != NONE);
+        let entries = heads.flat_map(|head| std::iter::successors(Some(head), |id| next(*id)));
+        let (index, twice) = Index::of(entries, |id| &slot(slabs, id).digest);
+        self.index = index;
+        twice.into_iter().map(EntryId).collect()
     }
 
     pub fn remove(&mut self, id: EntryId) {
         let digest = self.entry(id).digest;
         let slabs = &self.slabs;
-        let digest_of = |id: u32| &slabs[id as usize / SLAB_ENTRIES][id as usize % SLAB_ENTRIES].digest;
-        self.shards[digest[0] as usize].remove(&digest, digest_of);
+        self.index.remove(&digest, |id| &slot(slabs, id).digest);
         self.unchain(id);
         if let Some(rest) = self.parts.remove(&id.0) {
             for place in rest {
                 self.forget_part(place.extent, id);
             }
         }
+        self.release(id);
+    }
+
+    /// The entry's memory is free: it is neither in the index nor in an extent.
+    fn release(&mut self, id: EntryId) {
         let free = std::mem::replace(&mut self.free, id.0);
-        *self.entry_mut(id) = FREE_ENTRY;
-        self.entry_mut(id).next = free;
+        *self.entry_mut(id) = Entry { next: free, ..FREE_ENTRY };
         self.len -= 1;
     }
 
@@ -241,15 +261,12 @@ impl Catalog {
 
     /// All live entries, in no order.
     pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
-        let slots = self.shards.iter().flat_map(|shard| shard.slots.iter().zip(&shard.tags));
-        slots.filter(|(_, tag)| **tag != 0).map(|(slot, _)| EntryId(*slot))
+        self.index.entries().map(EntryId)
     }
 
     /// Memory held, side tables left out (they cost by part, not by value).
     pub fn memory_bytes(&self) -> usize {
-        let index: usize =
-            self.shards.iter().map(|shard| shard.slots.capacity() * 4 + shard.tags.capacity()).sum();
-        self.slabs.len() * SLAB_ENTRIES * size_of::<Entry>() + index
+        self.slabs.len() * SLAB_ENTRIES * size_of::<Entry>() + self.index.memory_bytes()
     }
 
     fn unchain(&mut self, id: EntryId) {
@@ -292,12 +309,16 @@ impl Catalog {
     }
 
     fn entry(&self, id: EntryId) -> &Entry {
-        &self.slabs[id.0 as usize / SLAB_ENTRIES][id.0 as usize % SLAB_ENTRIES]
+        slot(&self.slabs, id.0)
     }
 
     fn entry_mut(&mut self, id: EntryId) -> &mut Entry {
         &mut self.slabs[id.0 as usize / SLAB_ENTRIES][id.0 as usize % SLAB_ENTRIES]
     }
+}
+
+fn slot(slabs: &[Vec<Entry>], id: u32) -> &Entry {
+    &slabs[id as usize / SLAB_ENTRIES][id as usize % SLAB_ENTRIES]
 }
 
 const FREE_ENTRY: Entry =
@@ -314,84 +335,6 @@ fn pack(place: Place, namespace: u16) -> u64 {
 
 fn unpack(place: u64) -> Place {
     Place { extent: (place >> 36) as u32, offset: ((place >> 16) as u32 & 0xf_ffff) * 8 }
-}
-
-/// Linear probing with a tag byte before each four-byte slot; 0 is an empty slot.
-#[derive(Default)]
-struct Shard {
-    tags: Vec<u8>,
-    slots: Vec<u32>,
-    used: usize,
-}
-
-fn tag(digest: &Digest) -> u8 {
-    digest[1] | 0x80
-}
-
-impl Shard {
-    fn home(&self, digest: &Digest) -> usize {
-        let hash = u32::from_le_bytes([digest[2], digest[3], digest[4], digest[5]]);
-        ((u64::from(hash) * self.tags.len() as u64) >> 32) as usize
-    }
-
-    fn find<'a>(&self, digest: &Digest, digest_of: impl Fn(u32) -> &'a Digest) -> Option<usize> {
-        if self.tags.is_empty() {
-            return None;
-        }
-        let mut at = self.home(digest);
-        while self.tags[at] != 0 {
-            if self.tags[at] == tag(digest) && digest_of(self.slots[at]) == digest {
-                return Some(at);
-            }
-            at = self.after(at);
-        }
-        None
-    }
-
-    fn insert<'a>(&mut self, id: u32, digest_of: impl Fn(u32) -> &'a Digest) {
-        if (self.used + 1) * 8 > self.tags.len() * 7 {
-            let size = (self.tags.len() + self.tags.len() / 4).max(16);
-            let tags = std::mem::replace(&mut self.tags, vec![0; size]);
-            let slots = std::mem::replace(&mut self.slots, vec![0; size]);
-            tags.iter()
-                .zip(slots)
-                .filter(|(tag, _)| **tag != 0)
-                .for_each(|(_, id)| self.place(id, digest_of(id)));
-        }
-        self.place(id, digest_of(id));
-        self.used += 1;
-    }
-
-    fn place(&mut self, id: u32, digest: &Digest) {
-        let mut at = self.home(digest);
-        while self.tags[at] != 0 {
-            at = self.after(at);
-        }
-        self.tags[at] = tag(digest);
-        self.slots[at] = id;
-    }
-
-    fn remove<'a>(&mut self, digest: &Digest, digest_of: impl Fn(u32) -> &'a Digest) {
-        let mut hole = self.find(digest, &digest_of).expect("only what is in the index is removed");
-        let mut at = self.after(hole);
-        // Close the hole with the next slot that may move there, until a run ends.
-        while self.tags[at] != 0 {
-            let home = self.home(digest_of(self.slots[at]));
-            let size = self.tags.len();
-            if (at + size - home) % size >= (at + size - hole) % size {
-                self.tags[hole] = self.tags[at];
-                self.slots[hole] = self.slots[at];
-                hole = at;
-            }
-            at = self.after(at);
-        }
-        self.tags[hole] = 0;
-        self.used -= 1;
-    }
-
-    fn after(&self, at: usize) -> usize {
-        if at + 1 == self.tags.len() { 0 } else { at + 1 }
-    }
 }
 
 #[cfg(test)]

@@ -27,10 +27,6 @@ impl Recency {
         }
     }
 
-    pub fn now(&self) -> u32 {
-        self.now
-    }
-
     /// This many bytes are used now; answers what time that makes it.
     pub fn advance(&mut self, bytes: u64) -> u32 {
         self.used_bytes += bytes;
@@ -43,12 +39,6 @@ impl Recency {
     pub fn add(&mut self, tick: u32, bytes: u64) {
         self.sum += bytes;
         *self.bytes.entry(tick).or_default() += bytes;
-    }
-
-    /// Forgets all entries; time goes on.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.sum = 0;
     }
 
     pub fn remove(&mut self, tick: u32, bytes: u64) {

@@ -6,7 +6,7 @@
 //! their headers.
 
 use super::*;
-use crate::store::catalog::NewEntry;
+use crate::store::catalog::{Loader, NewEntry};
 use crate::store::format::Record;
 use crate::store::journal::{Entry, Listed};
 
@@ -31,6 +31,26 @@ struct Aside {
     place: Place,
 }
 
+impl Aside {
+    /// Whether it is a value in one part.
+    fn is_simple(&self) -> bool {
+        self.listed.kind == Kind::Value as u8 && self.listed.part_count == 1 && self.listed.length > 0
+    }
+
+    /// Ages come last, see `settle`.
+    fn entry<'p>(&self, places: &'p [Place]) -> NewEntry<'p> {
+        NewEntry {
+            digest: self.listed.digest,
+            checksum: Checksum(self.listed.checksum),
+            length: self.listed.length,
+            namespace: self.namespace,
+            manifest: self.listed.kind == Kind::Manifest as u8,
+            tick: 0,
+            places,
+        }
+    }
+}
+
 /// A manifest's record as read.
 struct FoundManifest {
     aside: Aside,
@@ -42,9 +62,14 @@ struct FoundManifest {
 
 impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
     pub fn run(store: &'a mut Store<B>, disks: &'a mut dyn Disks, report: &'a mut OpenReport) {
+        let extents = store.devices.iter().map(|device| device.extents.len() as u32).sum();
+        let mut loader = Loader::new(extents);
         let mut replay = Self { store, disks, report, aside: HashMap::new(), dead: HashSet::new() };
-        for device in 0..replay.store.devices.len() {
-            if let Err(error) = replay.journal(device) {
+        let devices = 0..replay.store.devices.len();
+        let ends: Vec<_> = devices.map(|device| replay.journal(device, &mut loader)).collect();
+        replay.index(loader);
+        for (device, end) in ends.into_iter().enumerate() {
+            if let Err(error) = end {
                 replay.give_up(device, error);
             }
         }
@@ -64,7 +89,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         self.aside.retain(|extent, _| !range.contains(extent));
         // Nothing is counted yet of what was taken up.
         let taken: Vec<_> = range.flat_map(|extent| self.store.catalog.residents(extent)).collect();
-        taken.into_iter().for_each(|(id, _)| self.drop_entry(id));
+        taken.into_iter().for_each(|(id, _)| self.store.catalog.remove(id));
         self.store.fail_device(device);
     }
 
@@ -73,7 +98,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         device.base..device.base + device.extents.len() as u32
     }
 
-    fn journal(&mut self, device: usize) -> Result<(), IoError> {
+    fn journal(&mut self, device: usize, loader: &mut Loader) -> Result<(), IoError> {
         if !self.store.devices[device].geometry.persistent {
             return Ok(());
         }
@@ -95,7 +120,9 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 break;
             };
             self.report.journal_frames += 1;
-            frame.entries.into_iter().for_each(|entry| self.entry(device, entry, &mut namespaces));
+            for entry in frame.entries {
+                self.entry(device, entry, &mut namespaces, loader);
+            }
         }
         let same = namespaces.into_iter().filter(|(file, number)| file == number).map(|(_, number)| number);
         let same = same.collect();
@@ -106,7 +133,13 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         Ok(())
     }
 
-    fn entry(&mut self, device: usize, entry: Entry, namespaces: &mut HashMap<u16, u16>) {
+    fn entry(
+        &mut self,
+        device: usize,
+        entry: Entry,
+        namespaces: &mut HashMap<u16, u16>,
+        loader: &mut Loader,
+    ) {
         let base = self.store.devices[device].base;
         let count = self.store.devices[device].extents.len() as u32;
         let inside = |extent: u32| extent < count;
@@ -117,7 +150,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 }
             }
             Entry::Opened { extent, seq } if inside(extent) => {
-                self.clear(base + extent);
+                self.clear(base + extent, loader);
                 let state = &mut self.store.devices[device].extents[extent as usize];
                 state.state = ExtentState::Open;
                 state.seq = seq;
@@ -126,17 +159,17 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 self.store.devices[device].extents[extent as usize].state = ExtentState::Sealed;
             }
             Entry::Freed { extent, .. } if inside(extent) => {
-                self.clear(base + extent);
+                self.clear(base + extent, loader);
                 self.store.devices[device].extents[extent as usize].state = ExtentState::Free;
             }
-            Entry::Removed { digest, extent, offset, .. } if inside(extent) => {
-                self.remove(&digest, Place { extent: base + extent, offset });
+            Entry::Removed { extent, offset, .. } if inside(extent) => {
+                self.remove(Place { extent: base + extent, offset }, loader);
             }
             Entry::Records { extent, records, .. } if inside(extent) => {
                 for listed in records {
                     let Some(namespace) = namespaces.get(&listed.namespace).copied() else { continue };
                     let place = Place { extent: base + extent, offset: listed.offset };
-                    self.add(Aside { listed, namespace, place });
+                    self.list(Aside { listed, namespace, place }, loader);
                 }
             }
             Entry::Opened { .. }
@@ -148,27 +181,14 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
     }
 
     /// Nothing lives in this extent.
-    fn clear(&mut self, extent: u32) {
-        for (id, _) in self.store.catalog.residents(extent) {
-            self.drop_entry(id);
-        }
+    fn clear(&mut self, extent: u32, loader: &mut Loader) {
+        loader.clear(extent);
         self.aside.remove(&extent);
         self.dead.retain(|place| place.extent != extent);
     }
 
-    fn drop_entry(&mut self, id: EntryId) {
-        let view = self.store.catalog.view(id);
-        self.store.catalog.remove(id);
-        self.store.namespaces.refund(view.namespace, view.length);
-        self.store.recency.remove(view.tick, view.length);
-    }
-
-    fn remove(&mut self, digest: &Digest, place: Place) {
-        if let Some(id) = self.store.catalog.find(digest)
-            && self.store.catalog.view(id).place == place
-        {
-            self.drop_entry(id);
-        }
+    fn remove(&mut self, place: Place, loader: &mut Loader) {
+        loader.remove(place);
         if let Some(aside) = self.aside.get_mut(&place.extent) {
             aside.retain(|record| record.place != place);
         }
@@ -178,39 +198,40 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         }
     }
 
-    /// A record is there.
-    fn add(&mut self, record: Aside) {
-        let listed = &record.listed;
-        let simple = listed.kind == Kind::Value as u8 && listed.part_count == 1;
-        match self.store.catalog.find(&listed.digest) {
-            None if simple && listed.length > 0 => {
-                self.insert(&record, &[record.place]);
-            }
-            Some(id) if self.store.catalog.view(id).place == record.place => {}
-            None | Some(_) => {
-                let aside = self.aside.entry(record.place.extent).or_default();
-                if aside.iter().all(|other| other.place != record.place) {
-                    aside.push(record);
-                }
-            }
+    /// A journal says that a record is there.
+    fn list(&mut self, record: Aside, loader: &mut Loader) {
+        match record.is_simple() {
+            true => loader.add(record.entry(&[record.place])),
+            false => self.put_aside(record),
         }
     }
 
-    fn insert(&mut self, record: &Aside, places: &[Place]) -> EntryId {
-        let store = &mut *self.store;
-        let length = u64::from(record.listed.length);
-        let tick = store.recency.now();
-        store.recency.add(tick, length);
-        store.namespaces.names[record.namespace as usize].used_bytes += length;
-        store.catalog.insert(NewEntry {
-            digest: record.listed.digest,
-            checksum: Checksum(record.listed.checksum),
-            length: record.listed.length,
-            namespace: record.namespace,
-            manifest: record.listed.kind == Kind::Manifest as u8,
-            tick,
-            places,
-        })
+    /// All journals are read.
+    fn index(&mut self, loader: Loader) {
+        let (catalog, contested) = loader.finish();
+        self.store.catalog = catalog;
+        for view in contested {
+            let record = self.as_aside(&view);
+            self.put_aside(record);
+        }
+    }
+
+    /// A record was found.
+    fn add(&mut self, record: Aside) {
+        match self.store.catalog.find(&record.listed.digest) {
+            None if record.is_simple() => {
+                self.store.catalog.insert(record.entry(&[record.place]));
+            }
+            Some(id) if self.store.catalog.view(id).place == record.place => {}
+            None | Some(_) => self.put_aside(record),
+        }
+    }
+
+    fn put_aside(&mut self, record: Aside) {
+        let aside = self.aside.entry(record.place.extent).or_default();
+        if aside.iter().all(|other| other.place != record.place) {
+            aside.push(record);
+        }
     }
 
     fn scan_open(&mut self, device: usize) -> Result<(), IoError> {
@@ -319,11 +340,11 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
             }
             let present = self.as_aside(&view);
             whole.push((present, vec![view.place]));
-            self.drop_entry(id);
+            self.store.catalog.remove(id);
         }
         let newest = whole.into_iter().max_by_key(|(record, _)| self.lsn(record.place));
         if let Some((record, places)) = newest {
-            self.insert(&record, &places);
+            self.store.catalog.insert(record.entry(&places));
         }
     }
 
@@ -393,10 +414,10 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 .collect();
             found.sort_by_key(|(manifest, _)| std::cmp::Reverse((manifest.generation, manifest.lsn)));
             let taken = found.into_iter().any(|(manifest, places)| {
-                let id = self.insert(&manifest.aside, &places);
+                let id = self.store.catalog.insert(manifest.aside.entry(&places));
                 let whole = self.store.take_up_manifest(id, manifest.name, &manifest.table);
                 if !whole {
-                    self.drop_entry(id);
+                    self.store.catalog.remove(id);
                 }
                 whole
             });
@@ -439,8 +460,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         Some((found, places))
     }
 
-    /// Extents get their last state, and what their records weigh.
-    /// Counts what lives where. Use is not written down, so age is what order the records were written in: extents have
+    /// Extents get their last state. Counts what lives where, and what each namespace uses. Use is not written down, so age is what order the records were written in: extents have
     /// rising numbers.
     fn settle(&mut self) {
         let store = &mut *self.store;
@@ -451,7 +471,6 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
             );
         }
         extents.sort_unstable();
-        store.recency.clear();
         for (_, extent) in extents {
             let (device, _) = store.locate(extent);
             // The latest comes first in its extent's chain.
@@ -461,6 +480,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 store.extent_mut(extent).live_bytes += weight;
                 store.devices[device].records += 1;
                 if part == 0 {
+                    store.namespaces.names[usize::from(view.namespace)].used_bytes += view.length;
                     let tick = store.recency.advance(view.length);
                     store.recency.add(tick, view.length);
                     store.catalog.set_tick(id, tick);
