@@ -152,6 +152,14 @@ impl Devices {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    fn read_one(&self, request: ReadRequest) -> ReadResult {
+        // In its last place at once: a vector would be copied into the `Arc`.
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, request.length).collect();
+        let into = Arc::get_mut(&mut bytes).ok_or(IoError::Gone)?;
+        self.device(request.slot)?.read(request.offset, into)?;
+        Ok(bytes)
+    }
 }
 
 /// Reads of one batch that run at a time.
@@ -168,12 +176,7 @@ impl Disks for Devices {
 
     fn read_batch(&mut self, requests: Vec<ReadRequest>) -> Vec<(ReadRequest, ReadResult)> {
         let devices = &*self;
-        let read = |request: ReadRequest| {
-            let mut bytes = vec![0; request.length];
-            let result =
-                devices.device(request.slot).and_then(|device| device.read(request.offset, &mut bytes));
-            (request, result.map(|()| Arc::from(bytes)))
-        };
+        let read = |request: ReadRequest| (request, devices.read_one(request));
         if requests.len() == 1 {
             return requests.into_iter().map(read).collect();
         }
@@ -184,6 +187,15 @@ impl Disks for Devices {
                 .map(|chunk| scope.spawn(move || chunk.iter().copied().map(read).collect::<Vec<_>>()))
                 .collect();
             readers.into_iter().flat_map(|reader| reader.join().unwrap_or_default()).collect()
+        })
+    }
+
+    fn read_while(&mut self, request: ReadRequest, meanwhile: &mut dyn FnMut()) -> ReadResult {
+        let devices = &*self;
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(move || devices.read_one(request));
+            meanwhile();
+            reader.join().unwrap_or(Err(IoError::Gone))
         })
     }
 

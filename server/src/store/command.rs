@@ -142,6 +142,12 @@ pub trait Disks {
             None => Err(IoError::Gone),
         }
     }
+
+    /// Reads, and calls `meanwhile` once: while the device is busy, if this can be done.
+    fn read_while(&mut self, request: ReadRequest, meanwhile: &mut dyn FnMut()) -> ReadResult {
+        meanwhile();
+        self.read(request.slot, request.offset, request.length)
+    }
 }
 
 pub type ReadResult = Result<Arc<[u8]>, IoError>;

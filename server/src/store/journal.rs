@@ -247,6 +247,22 @@ impl Journal {
         Some(Replayed { entries })
     }
 
+    /// Where the chain seems to go on behind these bytes, which begin where [`Journal::tail`] is: nothing is verified.
+    pub fn extent_after(&self, bytes: &[u8]) -> Option<u32> {
+        let mut at = 0;
+        while let Ok((header, _)) = FrameHeader::ref_from_prefix(bytes.get(at..)?) {
+            if header.magic != FRAME_MAGIC || header.epoch.get() != self.epoch {
+                break;
+            }
+            if header.flags.get() & FRAME_LAST != 0 {
+                return Some(header.next_extent.get());
+            }
+            at += (size_of::<FrameHeader>() + header.entries_bytes.get() as usize)
+                .next_multiple_of(SECTOR_BYTES);
+        }
+        None
+    }
+
     /// Whether these bytes begin with a frame of this chain that comes after the next one: then the next one is damaged.
     pub fn is_later_frame(&self, bytes: &[u8], secrets: &Secrets) -> bool {
         let Ok((header, rest)) = FrameHeader::ref_from_prefix(bytes) else { return false };

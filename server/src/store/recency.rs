@@ -37,8 +37,10 @@ impl Recency {
     }
 
     pub fn add(&mut self, tick: u32, bytes: u64) {
-        self.sum += bytes;
-        *self.bytes.entry(tick).or_default() += bytes;
+        if bytes > 0 {
+            self.sum += bytes;
+            *self.bytes.entry(tick).or_default() += bytes;
+        }
     }
 
     pub fn remove(&mut self, tick: u32, bytes: u64) {

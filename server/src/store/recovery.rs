@@ -6,6 +6,7 @@
 //!
 //! Runs once, before the store serves, over blocking `Disks`.
 
+mod journals;
 mod replay;
 
 use std::collections::HashSet;

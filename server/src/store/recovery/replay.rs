@@ -6,9 +6,9 @@
 //! their headers.
 
 use super::*;
-use crate::store::catalog::{Loader, NewEntry};
 use crate::store::format::Record;
 use crate::store::journal::{Entry, Listed};
+use crate::store::recovery::journals::{Aside, Asides, Journals};
 
 /// Manifests read at a time.
 const BATCH: usize = 256;
@@ -17,38 +17,10 @@ pub(super) struct Replay<'a, B> {
     store: &'a mut Store<B>,
     disks: &'a mut dyn Disks,
     report: &'a mut OpenReport,
-    /// Records decided at the end, by extent.
-    aside: HashMap<u32, Vec<Aside>>,
+    /// Records decided at the end.
+    aside: Asides,
     /// Dead records of extents that were not sealed.
     dead: HashSet<Place>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Aside {
-    listed: Listed,
-    /// The store's number of it.
-    namespace: u16,
-    place: Place,
-}
-
-impl Aside {
-    /// Whether it is a value in one part.
-    fn is_simple(&self) -> bool {
-        self.listed.kind == Kind::Value as u8 && self.listed.part_count == 1 && self.listed.length > 0
-    }
-
-    /// Ages come last, see `settle`.
-    fn entry<'p>(&self, places: &'p [Place]) -> NewEntry<'p> {
-        NewEntry {
-            digest: self.listed.digest,
-            checksum: Checksum(self.listed.checksum),
-            length: self.listed.length,
-            namespace: self.namespace,
-            manifest: self.listed.kind == Kind::Manifest as u8,
-            tick: 0,
-            places,
-        }
-    }
 }
 
 /// A manifest's record as read.
@@ -62,12 +34,12 @@ struct FoundManifest {
 
 impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
     pub fn run(store: &'a mut Store<B>, disks: &'a mut dyn Disks, report: &'a mut OpenReport) {
-        let extents = store.devices.iter().map(|device| device.extents.len() as u32).sum();
-        let mut loader = Loader::new(extents);
-        let mut replay = Self { store, disks, report, aside: HashMap::new(), dead: HashSet::new() };
-        let devices = 0..replay.store.devices.len();
-        let ends: Vec<_> = devices.map(|device| replay.journal(device, &mut loader)).collect();
-        replay.index(loader);
+        let devices = 0..store.devices.len();
+        let mut journals = Journals::new(store, report);
+        let ends: Vec<_> = devices.map(|device| journals.read(device, disks)).collect();
+        let (catalog, aside, dead) = journals.finish();
+        store.catalog = catalog;
+        let mut replay = Self { store, disks, report, aside, dead };
         for (device, end) in ends.into_iter().enumerate() {
             if let Err(error) = end {
                 replay.give_up(device, error);
@@ -86,7 +58,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         let slot = self.store.devices[device].slot;
         self.report.problems.push((slot, DeviceProblem::Unreadable(error)));
         let range = self.extents_of(device);
-        self.aside.retain(|extent, _| !range.contains(extent));
+        range.clone().for_each(|extent| self.aside.forget(extent));
         // Nothing is counted yet of what was taken up.
         let taken: Vec<_> = range.flat_map(|extent| self.store.catalog.residents(extent)).collect();
         taken.into_iter().for_each(|(id, _)| self.store.catalog.remove(id));
@@ -98,124 +70,6 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         device.base..device.base + device.extents.len() as u32
     }
 
-    fn journal(&mut self, device: usize, loader: &mut Loader) -> Result<(), IoError> {
-        if !self.store.devices[device].geometry.persistent {
-            return Ok(());
-        }
-        let mut namespaces: HashMap<u16, u16> = HashMap::new();
-        let mut loaded: Option<(u32, std::sync::Arc<[u8]>)> = None;
-        loop {
-            let target = &self.store.devices[device];
-            let (extent, at) = target.journal.tail();
-            if extent as usize >= target.extents.len() {
-                break;
-            }
-            if loaded.as_ref().is_none_or(|(number, _)| *number != extent) {
-                let bytes = self.disks.read(target.slot, target.offset(extent, 0), target.extent_bytes)?;
-                loaded = Some((extent, bytes));
-            }
-            let Some((_, bytes)) = &loaded else { break };
-            let secrets = self.store.secrets;
-            let Some(frame) = self.store.devices[device].journal.replay(&bytes[at..], &secrets) else {
-                break;
-            };
-            self.report.journal_frames += 1;
-            for entry in frame.entries {
-                self.entry(device, entry, &mut namespaces, loader);
-            }
-        }
-        let same = namespaces.into_iter().filter(|(file, number)| file == number).map(|(_, number)| number);
-        let same = same.collect();
-        self.store.devices[device].journal.know_namespaces(same);
-        for extent in self.store.devices[device].journal.extents.clone() {
-            self.store.devices[device].extents[extent as usize].state = ExtentState::Journal;
-        }
-        Ok(())
-    }
-
-    fn entry(
-        &mut self,
-        device: usize,
-        entry: Entry,
-        namespaces: &mut HashMap<u16, u16>,
-        loader: &mut Loader,
-    ) {
-        let base = self.store.devices[device].base;
-        let count = self.store.devices[device].extents.len() as u32;
-        let inside = |extent: u32| extent < count;
-        match entry {
-            Entry::Namespace { id, name } => {
-                if let Ok(number) = self.store.namespaces.intern(&name, &self.store.config) {
-                    namespaces.insert(id, number);
-                }
-            }
-            Entry::Opened { extent, seq } if inside(extent) => {
-                self.clear(base + extent, loader);
-                let state = &mut self.store.devices[device].extents[extent as usize];
-                state.state = ExtentState::Open;
-                state.seq = seq;
-            }
-            Entry::Sealed { extent, .. } if inside(extent) => {
-                self.store.devices[device].extents[extent as usize].state = ExtentState::Sealed;
-            }
-            Entry::Freed { extent, .. } if inside(extent) => {
-                self.clear(base + extent, loader);
-                self.store.devices[device].extents[extent as usize].state = ExtentState::Free;
-            }
-            Entry::Removed { extent, offset, .. } if inside(extent) => {
-                self.remove(Place { extent: base + extent, offset }, loader);
-            }
-            Entry::Records { extent, records, .. } if inside(extent) => {
-                for listed in records {
-                    let Some(namespace) = namespaces.get(&listed.namespace).copied() else { continue };
-                    let place = Place { extent: base + extent, offset: listed.offset };
-                    self.list(Aside { listed, namespace, place }, loader);
-                }
-            }
-            Entry::Opened { .. }
-            | Entry::Sealed { .. }
-            | Entry::Freed { .. }
-            | Entry::Removed { .. }
-            | Entry::Records { .. } => {}
-        }
-    }
-
-    /// Nothing lives in this extent.
-    fn clear(&mut self, extent: u32, loader: &mut Loader) {
-        loader.clear(extent);
-        self.aside.remove(&extent);
-        self.dead.retain(|place| place.extent != extent);
-    }
-
-    fn remove(&mut self, place: Place, loader: &mut Loader) {
-        loader.remove(place);
-        if let Some(aside) = self.aside.get_mut(&place.extent) {
-            aside.retain(|record| record.place != place);
-        }
-        let (device, local) = self.store.locate(place.extent);
-        if self.store.devices[device].state(local) == ExtentState::Open {
-            self.dead.insert(place);
-        }
-    }
-
-    /// A journal says that a record is there.
-    fn list(&mut self, record: Aside, loader: &mut Loader) {
-        match record.is_simple() {
-            true => loader.add(record.entry(&[record.place])),
-            false => self.put_aside(record),
-        }
-    }
-
-    /// All journals are read.
-    fn index(&mut self, loader: Loader) {
-        let (catalog, contested) = loader.finish();
-        self.store.catalog = catalog;
-        for view in contested {
-            let record = self.as_aside(&view);
-            self.put_aside(record);
-        }
-    }
-
     /// A record was found.
     fn add(&mut self, record: Aside) {
         match self.store.catalog.find(&record.listed.digest) {
@@ -223,14 +77,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 self.store.catalog.insert(record.entry(&[record.place]));
             }
             Some(id) if self.store.catalog.view(id).place == record.place => {}
-            None | Some(_) => self.put_aside(record),
-        }
-    }
-
-    fn put_aside(&mut self, record: Aside) {
-        let aside = self.aside.entry(record.place.extent).or_default();
-        if aside.iter().all(|other| other.place != record.place) {
-            aside.push(record);
+            None | Some(_) => self.aside.put(record),
         }
     }
 
@@ -292,7 +139,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
     /// Decides among the records kept aside: first values, then the manifests that name them.
     fn decide(&mut self) {
         let mut groups: BTreeMap<Digest, Vec<Aside>> = BTreeMap::new();
-        for record in std::mem::take(&mut self.aside).into_values().flatten() {
+        for record in self.aside.take() {
             groups.entry(record.listed.digest).or_default().push(record);
         }
         let mut contested: Vec<(Digest, Place)> =
@@ -338,7 +185,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
             if whole.is_empty() {
                 return;
             }
-            let present = self.as_aside(&view);
+            let present = Aside::of(&view);
             whole.push((present, vec![view.place]));
             self.store.catalog.remove(id);
         }
@@ -346,21 +193,6 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         if let Some((record, places)) = newest {
             self.store.catalog.insert(record.entry(&places));
         }
-    }
-
-    fn as_aside(&self, view: &View) -> Aside {
-        let listed = Listed {
-            digest: view.digest,
-            checksum: view.checksum.0,
-            offset: view.place.offset,
-            length: view.length as u32,
-            part: 0,
-            part_count: 1,
-            namespace: view.namespace,
-            kind: Kind::Value as u8,
-            packed: Shape::value(view.length).packed(),
-        };
-        Aside { listed, namespace: view.namespace, place: view.place }
     }
 
     /// The number in a record's header; 0 when it cannot be read.
@@ -471,6 +303,8 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
             );
         }
         extents.sort_unstable();
+        // As many values share a tick, their bytes are counted together.
+        let (mut at_tick, mut bytes) = (0, 0);
         for (_, extent) in extents {
             let (device, _) = store.locate(extent);
             // The latest comes first in its extent's chain.
@@ -482,7 +316,11 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 if part == 0 {
                     store.namespaces.names[usize::from(view.namespace)].used_bytes += view.length;
                     let tick = store.recency.advance(view.length);
-                    store.recency.add(tick, view.length);
+                    if tick != at_tick {
+                        store.recency.add(at_tick, std::mem::take(&mut bytes));
+                        at_tick = tick;
+                    }
+                    bytes += view.length;
                     store.catalog.set_tick(id, tick);
                     if view.manifest {
                         store.manifests.used(id, view.tick, tick);
@@ -490,6 +328,7 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
                 }
             }
         }
+        store.recency.add(at_tick, bytes);
         for device in 0..store.devices.len() {
             let base = store.devices[device].base;
             for local in 0..store.devices[device].extents.len() {
