@@ -25,9 +25,16 @@ const DEPTH: u64 = 512;
 /// What a child tells its parent.
 #[derive(Serialize, Deserialize)]
 struct Filled {
-    /// (values, ns of a lookup)
-    lookups: Vec<(u64, f64)>,
+    lookups: Vec<Lookup>,
     bytes_a_value: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Lookup {
+    among: u64,
+    ns: f64,
+    /// Of the two reads of memory that a lookup cannot do without, anywhere in as much memory.
+    far_reads_ns: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,8 +72,10 @@ pub fn measure(dir: &Path, values: u64) -> Result<Vec<Line>> {
             Some(Goal::AtMost(3.0)),
         ),
     ];
-    for (stored, ns) in filled.lookups {
-        lines.push(Line::plain(format!("lookup among {stored} values"), ns, "ns", None));
+    for lookup in filled.lookups {
+        let what = format!("lookup among {} values", lookup.among);
+        let peer = "two far reads";
+        lines.push(Line::ratio(what, &[(lookup.ns, lookup.far_reads_ns)], "ns", peer, None));
     }
     Ok(lines)
 }
@@ -134,7 +143,12 @@ pub fn fill(directory: &Path, values: u64) -> Result<()> {
             ended_count += 1;
         }
         if ended_count >= report_at {
-            lookups.push((report_at, lookup_ns(&driver, report_at)?));
+            let bytes = driver.with(|store, _| store.usage().catalog_bytes);
+            lookups.push(Lookup {
+                among: report_at,
+                ns: lookup_ns(&driver, report_at)?,
+                far_reads_ns: 2.0 * far_read_ns(bytes as usize),
+            });
             report_at *= 10;
         }
     }
@@ -159,6 +173,20 @@ fn lookup_ns(driver: &Driver, among: u64) -> Result<f64> {
         ensure!(found == LOOKUPS, "{found} of {LOOKUPS} were found");
         Ok(start.elapsed().as_nanos() as f64 / LOOKUPS as f64)
     })
+}
+
+/// The mean of many reads in no order, of which each says where the next one is.
+fn far_read_ns(bytes: usize) -> f64 {
+    let words: Vec<u64> = (0..(bytes / 8).max(1) as u64).collect();
+    let mut at = 0;
+    let start = Instant::now();
+    for n in 0..LOOKUPS {
+        let next = (words[at] ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        at = (next as usize).wrapping_mul(0x9e37_79b1) % words.len();
+    }
+    let elapsed = start.elapsed();
+    std::hint::black_box(at);
+    elapsed.as_nanos() as f64 / LOOKUPS as f64
 }
 
 pub fn open(directory: &Path, values: u64) -> Result<()> {
