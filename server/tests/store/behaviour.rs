@@ -200,6 +200,46 @@ fn values_of_all_sizes_come_back(world: &dyn World) {
     assert_eq!(rig.get(b"absent"), None);
 }
 
+#[test]
+fn the_largest_value_comes_back_from_memory() {
+    the_largest_value_comes_back(&Memory);
+}
+
+#[test]
+fn the_largest_value_comes_back_from_files() {
+    // Not below /tmp, which may be in memory.
+    the_largest_value_comes_back(&Files(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()));
+}
+
+/// 1 GiB: 1024 blocks, of which neighbours differ.
+fn the_largest_value_comes_back(world: &dyn World) {
+    let kinds: Vec<Block<Bytes>> = (0..7).flat_map(|n| blocks(&bytes(BLOCK_BYTES, n))).collect();
+    let value = (0..1024).map(|n| kinds[n % kinds.len()].clone()).collect();
+    let mut rig = Rig::format(world.devices(5 << 28), Config::default());
+    let ticket = rig.ticket();
+    rig.store.put(0, CLIENT, ticket, key(b"largest"), value);
+    let end = rig.end(ticket);
+    assert!(
+        matches!(end, Ok(Outcome::Stored { value: ValueInfo { length: 1_073_741_824, .. }, .. })),
+        "{end:?}"
+    );
+    read_largest(&mut rig, &kinds);
+    let Some(devices) = world.reopened(rig.devices) else { return };
+    read_largest(&mut Rig::open(devices, Config::default()), &kinds);
+}
+
+fn read_largest(rig: &mut Rig, kinds: &[Block<Bytes>]) {
+    const STEP: u32 = 64;
+    assert_eq!(rig.store.audit(), Ok(()));
+    for first in (0..1024).step_by(STEP as usize) {
+        let plan = rig.store.read(0, key(b"largest"), first..first + STEP).unwrap();
+        let read = rig.read_plan(plan).unwrap();
+        for (n, block) in (first as usize..).zip(read.chunks(BLOCK_BYTES)) {
+            assert!(block == &*kinds[n % kinds.len()].bytes, "block {n}");
+        }
+    }
+}
+
 fn values_survive_a_restart(world: &dyn World) {
     let mut rig = fresh(world);
     for round in 0..3 {
