@@ -20,7 +20,7 @@ const frameIdOffset :UInt8 = 12 $Spec.layout;
 # The key id in hello frames, the request id in all others.
 const framePayloadLengthOffset :UInt8 = 16 $Spec.layout;
 const frameCreditsOffset :UInt8 = 20 $Spec.layout;
-# Receive credits granted to the peer. [MKV-FRAME-4] On byte streams it MUST be 0; a receiver on a byte stream closes the connection
+# Not used: a queue pair's credits ride beside its frames, see `QueuePair`. [MKV-FRAME-4] It MUST be 0; a receiver closes the connection
 # when it is not.
 const frameSequenceOffset :UInt8 = 24 $Spec.layout;
 const frameMacOffset :UInt8 = 32 $Spec.layout;
@@ -161,11 +161,24 @@ struct RdmaMemory {
 }
 
 struct QueuePair {
-  # One side of an RDMA reliable connection.
+  # One side of an RDMA reliable connection over RoCE. Once both sides know the other's, all frames go over it: the bytes that the stream would
+  # carry, in order, cut into SENDs anywhere. The stream carries nothing more; its end is the end of the connection.
+  # [MKV-RDMA-1] Every SEND has immediate data, 32 bits: bits 0 to 15 are the SENDs with bytes, bits 16 to 23 the empty SENDs, that its receiver
+  # may send more than it was told before; the others are 0. A side MUST NOT send what it was not granted, so that no SEND meets an empty
+  # receive queue.
+  # [MKV-RDMA-2] A side MUST always have receives posted for 4 empty SENDs beside those that it granted, and post them again without waiting
+  # for whoever reads the bytes: a grant never waits for a reader. Both sides begin with 4 empty SENDs granted.
+  # [MKV-RDMA-3] A SEND has at most 16384 bytes. A side that reads none for too long is given up as on any stream.
+  # [MKV-RDMA-4] A server grants nothing in its reply, and holds no memory for a queue pair, before the client has confirmed; it then grants with
+  # an empty SEND. A client that asks has its receives posted, and says how many are for SENDs with bytes in `receiveCredits`.
+  # [MKV-RDMA-5] A server that has no queue pair to give answers `stream`, and the connection goes on over the stream.
   number @0 :UInt32;
   packetSequence @1 :UInt32;
+  # Of its first packet, 24 bits.
   gid @2 :Data $Spec.len(16);
+  # The port's address.
   pathMtuBytes @3 :UInt32;
+  # [MKV-RDMA-6] The smaller one of both sides' is used.
   receiveCredits @4 :UInt32;
 }
 

@@ -24,7 +24,7 @@ pub const FRAME_ID_OFFSET: usize = 12;
 
 pub const FRAME_PAYLOAD_LENGTH_OFFSET: usize = 16;
 
-/// Receive credits granted to the peer. \[MKV-FRAME-4\] On byte streams it MUST be 0; a receiver on a byte stream closes the connection
+/// Not used: a queue pair's credits ride beside its frames, see `QueuePair`. \[MKV-FRAME-4\] It MUST be 0; a receiver closes the connection
 /// when it is not.
 pub const FRAME_CREDITS_OFFSET: usize = 20;
 
