@@ -6,9 +6,10 @@
 //! - [`error`]: what can go wrong, and who is at fault;
 //! - [`link`]: a byte link in virtual time, with faults, for simulations;
 //! - [`shared`]: memory that two processes of one host share;
-//! - [`stream`], [`net`], [`tcp`] and [`local`]: all this over asynchronous byte streams.
+//! - [`stream`], [`net`], [`tcp`] and [`local`]: all this over asynchronous byte streams;
+//! - `rdma`, on Linux: the same over queue pairs.
 //!
-//! All but the last four are driven from outside: they hold no clock, no socket, no thread and no random source.
+//! All but the last five are driven from outside: they hold no clock, no socket, no thread and no random source.
 //! No module here knows an operation; only set-up reads and writes control messages.
 #![deny(unsafe_code)]
 
@@ -17,6 +18,8 @@ pub mod error;
 pub mod link;
 pub mod local;
 pub mod net;
+#[cfg(target_os = "linux")]
+pub mod rdma;
 pub mod receiver;
 pub mod sealer;
 pub mod session;

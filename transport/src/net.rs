@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::buf::BufPool;
+#[cfg(target_os = "linux")]
+use crate::rdma;
 use crate::session::Channel;
 use crate::{local, stream};
 
@@ -19,6 +21,8 @@ pub type Writer = stream::Writer<WriteHalf>;
 pub enum ReadHalf {
     Tcp(OwnedReadHalf),
     Local(local::ReadHalf),
+    #[cfg(target_os = "linux")]
+    Rdma(rdma::ReadHalf),
 }
 
 /// Where a connection's bytes go.
@@ -26,6 +30,8 @@ pub enum ReadHalf {
 pub enum WriteHalf {
     Tcp(OwnedWriteHalf),
     Local(local::WriteHalf),
+    #[cfg(target_os = "linux")]
+    Rdma(rdma::WriteHalf),
 }
 
 pub(crate) fn halves(read: ReadHalf, write: WriteHalf, channel: Channel, pool: BufPool) -> (Reader, Writer) {
@@ -42,6 +48,8 @@ impl AsyncRead for ReadHalf {
         match self.get_mut() {
             ReadHalf::Tcp(half) => Pin::new(half).poll_read(context, into),
             ReadHalf::Local(half) => Pin::new(half).poll_read(context, into),
+            #[cfg(target_os = "linux")]
+            ReadHalf::Rdma(half) => Pin::new(half).poll_read(context, into),
         }
     }
 }
@@ -59,6 +67,8 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Tcp(half) => Pin::new(half).poll_write_vectored(context, slices),
             WriteHalf::Local(half) => Pin::new(half).poll_write_vectored(context, slices),
+            #[cfg(target_os = "linux")]
+            WriteHalf::Rdma(half) => Pin::new(half).poll_write_vectored(context, slices),
         }
     }
 
@@ -70,6 +80,8 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Tcp(half) => Pin::new(half).poll_flush(context),
             WriteHalf::Local(half) => Pin::new(half).poll_flush(context),
+            #[cfg(target_os = "linux")]
+            WriteHalf::Rdma(half) => Pin::new(half).poll_flush(context),
         }
     }
 
@@ -77,6 +89,8 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Tcp(half) => Pin::new(half).poll_shutdown(context),
             WriteHalf::Local(half) => Pin::new(half).poll_shutdown(context),
+            #[cfg(target_os = "linux")]
+            WriteHalf::Rdma(half) => Pin::new(half).poll_shutdown(context),
         }
     }
 }

@@ -19,8 +19,8 @@ use memkv_wire::frame::{Extent, Flags, HELLO_SIZE_BYTES_MAX, Header, Kind, VERSI
 use memkv_wire::limits::{SETUP_CONNECTIONS_MAX, SETUP_TIMEOUT_MS};
 use memkv_wire::mac::{BulkAlgorithm, Direction, Key, KeyId, KeyRing, Schedule};
 use memkv_wire::{
-    BulkMac, Connect, ConnectReply, ConnectReplyWhich, ConnectWhich, List, Request, RequestWhich, Response,
-    ResponseWhich, Status,
+    BulkMac, Connect, ConnectReply, ConnectReplyWhich, ConnectWhich, List, QueuePair, Request, RequestWhich,
+    Response, ResponseWhich, Status,
 };
 use zerocopy::IntoBytes;
 
@@ -82,6 +82,45 @@ enum Side {
     Server,
 }
 
+// ---------------------------------------------------------------- queue pairs
+
+/// A port's address as it is in packets.
+pub type Gid = [u8; 16];
+
+/// What one side tells the other of its RDMA queue pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePairIdentity {
+    pub number: u32,
+    /// The number of the first packet, 24 bits.
+    pub packet_sequence: u32,
+    pub gid: Gid,
+    pub path_mtu_bytes: u32,
+    /// The SENDs that it has room for from the beginning.
+    pub receive_credits: u32,
+}
+
+impl QueuePairIdentity {
+    fn from_wire(wire: &QueuePair<'_>) -> QueuePairIdentity {
+        QueuePairIdentity {
+            number: wire.number,
+            packet_sequence: wire.packet_sequence,
+            gid: *wire.gid,
+            path_mtu_bytes: wire.path_mtu_bytes,
+            receive_credits: wire.receive_credits,
+        }
+    }
+
+    fn as_wire(&self) -> QueuePair<'_> {
+        QueuePair {
+            number: self.number,
+            packet_sequence: self.packet_sequence,
+            gid: &self.gid,
+            path_mtu_bytes: self.path_mtu_bytes,
+            receive_credits: self.receive_credits,
+        }
+    }
+}
+
 // ---------------------------------------------------------------- client
 
 /// What a client says of itself.
@@ -119,6 +158,8 @@ pub struct ServerInfo {
     pub lease_ms: u32,
     pub version_min: u8,
     pub version_max: u8,
+    /// Its end of the queue pair that was asked for; without one the frames go over the stream.
+    pub queue_pair: Option<QueuePairIdentity>,
 }
 
 /// A client that sent its Connect.
@@ -128,6 +169,8 @@ pub struct AwaitReply {
     connect: ControlBuf,
     nonce: Nonce,
     offered: Vec<BulkAlgorithm>,
+    /// Whether a queue pair was asked for.
+    asked: bool,
     hello: HelloBytes,
     deadline: Duration,
 }
@@ -150,12 +193,23 @@ pub struct Established {
 
 impl AwaitReply {
     /// Begins a connection; [`AwaitReply::connect`] is to be written first.
-    //= MKV-CONN-3
     pub fn begin(
         key: &Key,
         terms: &ClientTerms,
         nonce: Nonce,
         now: Duration,
+    ) -> Result<AwaitReply, SetupError> {
+        AwaitReply::begin_asking(key, terms, nonce, now, None)
+    }
+
+    /// As [`AwaitReply::begin`], asking for a queue pair beside the stream when this side has one.
+    //= MKV-CONN-3
+    pub fn begin_asking(
+        key: &Key,
+        terms: &ClientTerms,
+        nonce: Nonce,
+        now: Duration,
+        own: Option<&QueuePairIdentity>,
     ) -> Result<AwaitReply, SetupError> {
         let offered: Vec<BulkMac> =
             terms.bulk_macs.iter().map(|mac| BulkMac::from_code(mac.code())).collect();
@@ -166,7 +220,7 @@ impl AwaitReply {
                 client_id: &terms.client_id,
                 bulk_macs: List::from(offered.as_slice()),
                 client_name: &terms.client_name,
-                which: ConnectWhich::Stream,
+                which: own.map_or(ConnectWhich::Stream, |own| ConnectWhich::QueuePair(own.as_wire())),
             }),
         };
         let mut connect = ControlBuf::new();
@@ -179,6 +233,7 @@ impl AwaitReply {
             connect,
             nonce,
             offered: terms.bulk_macs.clone(),
+            asked: own.is_some(),
             hello: HelloBytes::new(),
             deadline: now + SETUP_TIMEOUT,
         })
@@ -251,6 +306,13 @@ impl AwaitReply {
         if response.status != Status::Ok {
             return Err(SetupError::Refused { status: response.status });
         }
+        let queue_pair = match &reply.which {
+            ConnectReplyWhich::Stream => None,
+            ConnectReplyWhich::QueuePair(theirs) if self.asked => Some(QueuePairIdentity::from_wire(theirs)),
+            ConnectReplyWhich::QueuePair(_) | ConnectReplyWhich::Unknown(_) => {
+                return Err(SetupError::UnexpectedHello { expected: "reply that takes what was asked for" });
+            }
+        };
         let code = reply.bulk_mac.code();
         let chosen = BulkAlgorithm::from_code(code).filter(|chosen| self.offered.contains(chosen));
         Ok(ServerInfo {
@@ -262,6 +324,7 @@ impl AwaitReply {
             lease_ms: reply.lease_ms,
             version_min: reply.version_min,
             version_max: reply.version_max,
+            queue_pair,
         })
     }
 }
@@ -400,12 +463,25 @@ impl AwaitConnect {
     //= MKV-CONN-4
     //= MKV-CONN-5
     pub fn advance(
-        mut self,
+        self,
         received_size_bytes: usize,
         now: Duration,
         keys: &KeyRing,
         terms: &ServerTerms,
         nonce: &Nonce,
+    ) -> Result<ConnectStep, SetupError> {
+        self.advance_offering(received_size_bytes, now, (keys, terms), nonce, |_| None)
+    }
+
+    /// As [`AwaitConnect::advance`]. `offer` is asked for a queue pair when the client, whose key is known by then, asks for one with its own;
+    /// without one the connection is a stream.
+    pub fn advance_offering(
+        mut self,
+        received_size_bytes: usize,
+        now: Duration,
+        (keys, terms): (&KeyRing, &ServerTerms),
+        nonce: &Nonce,
+        offer: impl FnOnce(&QueuePairIdentity) -> Option<QueuePairIdentity>,
     ) -> Result<ConnectStep, SetupError> {
         self.hello.advance(received_size_bytes);
         if now >= self.deadline {
@@ -422,12 +498,17 @@ impl AwaitConnect {
         //= MKV-CONN-9
         if header.version != VERSION {
             let (status, bulk) = (Status::UnsupportedVersion, BulkAlgorithm::HmacSha256);
-            let (reply, _) = terms.reply(key, control, &connect, status, bulk, nonce)?;
+            let (reply, _) = terms.reply(key, control, &connect, (status, bulk, None), nonce)?;
             let error = SetupError::ClientVersion { client: header.version, own: VERSION };
             return Ok(ConnectStep::Refused(Refusal { reply, error }));
         }
         let bulk_mac = terms.choose(&connect).ok_or(SetupError::NoCommonBulkMac)?;
-        let (reply, schedule) = terms.reply(key, control, &connect, Status::Ok, bulk_mac, nonce)?;
+        let own = match &connect.which {
+            ConnectWhich::QueuePair(theirs) => offer(&QueuePairIdentity::from_wire(theirs)),
+            ConnectWhich::Stream | ConnectWhich::Unknown(_) => None,
+        };
+        let answer = (Status::Ok, bulk_mac, own.as_ref());
+        let (reply, schedule) = terms.reply(key, control, &connect, answer, nonce)?;
         let client = ClientInfo {
             client_id: *connect.client_id,
             client_name: connect.client_name.to_owned(),
@@ -483,8 +564,7 @@ impl ServerTerms {
         key: &Key,
         connect_bytes: &[u8],
         connect: &Connect<'_>,
-        status: Status,
-        bulk_mac: BulkAlgorithm,
+        (status, bulk_mac, own): (Status, BulkAlgorithm, Option<&QueuePairIdentity>),
         nonce: &Nonce,
     ) -> Result<(ControlBuf, Schedule), SetupError> {
         let response = Response {
@@ -502,7 +582,8 @@ impl ServerTerms {
                 lease_ms: self.lease_ms,
                 server_name: &self.server_name,
                 local_path: &self.local_path,
-                which: ConnectReplyWhich::Stream,
+                which: own
+                    .map_or(ConnectReplyWhich::Stream, |own| ConnectReplyWhich::QueuePair(own.as_wire())),
             }),
         };
         let mut reply = ControlBuf::new();

@@ -23,7 +23,7 @@ use crate::receiver::{Frame, Receiver, Step};
 use crate::sealer::{Sealer, check};
 use crate::session::{
     AwaitConnect, AwaitReply, Channel, ClientInfo, ClientTerms, ConfirmationStep, ConnectStep, Nonce,
-    ReplyStep, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupPermit,
+    QueuePairIdentity, ReplyStep, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupPermit,
 };
 
 /// Frames a writer queues before it is full.
@@ -372,9 +372,21 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     key: &Key,
     terms: &ClientTerms,
 ) -> Result<(Channel, ServerInfo), TransportError> {
+    connect_asking(stream, key, terms, None, |_| Ok(())).await
+}
+
+/// As [`connect`], asking for a queue pair beside the stream when this side has one. `accept` is told what the server answered, and done
+/// before the server learns that the answer came.
+pub async fn connect_asking<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    key: &Key,
+    terms: &ClientTerms,
+    own: Option<&QueuePairIdentity>,
+    accept: impl FnOnce(&ServerInfo) -> Result<(), TransportError>,
+) -> Result<(Channel, ServerInfo), TransportError> {
     let begun = Instant::now();
     let set_up = async {
-        let mut state = AwaitReply::begin(key, terms, nonce()?, begun.elapsed())?;
+        let mut state = AwaitReply::begin_asking(key, terms, nonce()?, begun.elapsed(), own)?;
         let mut sent = stream.write_all(state.connect()).await;
         loop {
             // A server that refuses a key closes at once, so the write may fail as well as the read.
@@ -391,6 +403,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
             state = match state.advance(received_size_bytes, begun.elapsed())? {
                 ReplyStep::NeedBytes(state) => state,
                 ReplyStep::Established(established) => {
+                    accept(&established.server)?;
                     stream.write_all(&established.confirmation).await?;
                     return Ok((established.channel, established.server));
                 }
@@ -407,6 +420,16 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     terms: &ServerTerms,
     permit: SetupPermit,
 ) -> Result<(Channel, ClientInfo), TransportError> {
+    accept_offering(stream, (keys, terms), permit, |_| None).await
+}
+
+/// As [`accept`]; `offer` makes a queue pair for a client that asks for one.
+pub async fn accept_offering<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    (keys, terms): (&KeyRing, &ServerTerms),
+    permit: SetupPermit,
+    mut offer: impl FnMut(&QueuePairIdentity) -> Option<QueuePairIdentity>,
+) -> Result<(Channel, ClientInfo), TransportError> {
     let begun = Instant::now();
     let set_up = async {
         let nonce = nonce()?;
@@ -416,7 +439,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             if received_size_bytes == 0 {
                 return Err(state.close().into());
             }
-            match state.advance(received_size_bytes, begun.elapsed(), keys, terms, &nonce)? {
+            let elapsed = begun.elapsed();
+            match state.advance_offering(received_size_bytes, elapsed, (keys, terms), &nonce, &mut offer)? {
                 ConnectStep::NeedBytes(waiting) => state = waiting,
                 ConnectStep::Answered(answered) => break answered,
                 ConnectStep::Refused(refusal) => {

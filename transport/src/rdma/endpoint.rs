@@ -1,0 +1,606 @@
+//! A byte stream over a queue pair: SEND and RECV between registered slots, with credits.
+//!
+//! The bytes are those that TCP would carry, cut into messages of at most [`SLOT_SIZE_BYTES`]. Each message's immediate data grants credits:
+//! how many more messages the peer may send. Invariants:
+//! - a side sends a message with bytes only for a credit, so that it never meets an empty receive queue; empty messages, which grant and do nothing
+//!   else, have receives of their own, posted again before anyone reads anything, so that granting never waits for a reader;
+//! - a slot is the device's from posting to completion and ours at all other times;
+//! - the memory outlives the queue pair, which is destroyed first.
+//!
+//! Beside it a TCP connection stays open. Nothing is sent on it after set-up: its end is the end of both, so that a peer that dies
+//! is noticed at once, as on any stream.
+//!
+//! Immediate data is not covered by a MAC. Whoever can forge packets can break the connection with it, as with any forged packet; the bytes are
+//! sealed as on every transport.
+
+#![expect(unsafe_code, reason = "slots are shared with a device")]
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+
+use super::device::Device;
+use super::memory::Ring;
+use super::queue_pair::{Completion, Depth, QueuePair};
+use super::sys::ibv_wc;
+use super::{CompletionError, RdmaError};
+use crate::session::QueuePairIdentity;
+
+/// Messages with bytes that may be on their way in one direction.
+pub const MESSAGES_MAX: usize = 32;
+/// The bytes of one message.
+pub const SLOT_SIZE_BYTES: usize = 16 * 1024;
+/// Empty messages that may be on their way. Two are enough: a grant of half of the messages follows only on as many messages, and those
+/// that were sent for an earlier grant tell that it came.
+const GRANTS_MAX: usize = 4;
+/// So many receives are granted together.
+const GRANT_BATCH: u32 = MESSAGES_MAX as u32 / 2;
+/// Completions taken at a time.
+const COMPLETIONS_MAX: usize = 16;
+
+const DEPTH: Depth =
+    Depth { send: (MESSAGES_MAX + GRANTS_MAX) as u32, receive: (MESSAGES_MAX + GRANTS_MAX) as u32 };
+
+const _: () = assert!(MESSAGES_MAX <= u16::MAX as usize && GRANTS_MAX <= u8::MAX as usize);
+
+/// What a request's id says of it: a receive or a message into or out of a slot, or a grant.
+const RECEIVE: u64 = 0 << 32;
+const MESSAGE: u64 = 1 << 32;
+const GRANT: u64 = 2 << 32;
+
+/// A queue pair without memory: all that a peer that proved nothing yet can make a server hold.
+#[derive(Debug)]
+pub struct Prepared {
+    pair: QueuePair,
+    device: Arc<Device>,
+}
+
+impl Prepared {
+    pub fn new(device: &Arc<Device>) -> Result<Prepared, RdmaError> {
+        Ok(Prepared { pair: QueuePair::new(device, DEPTH)?, device: Arc::clone(device) })
+    }
+
+    /// What the peer has to know of it. It has room for nothing yet.
+    pub fn identity(&self) -> QueuePairIdentity {
+        self.pair.identity(0)
+    }
+
+    /// Registers its memory and posts its receives.
+    pub fn receive(self) -> Result<Endpoint, RdmaError> {
+        let receive = Ring::new(&self.device, MESSAGES_MAX + GRANTS_MAX, SLOT_SIZE_BYTES)?;
+        let send = Ring::new(&self.device, MESSAGES_MAX, SLOT_SIZE_BYTES)?;
+        let shared = Shared {
+            pair: self.pair,
+            state: Mutex::new(State {
+                receive,
+                send,
+                arrived: VecDeque::with_capacity(MESSAGES_MAX),
+                free: (0..MESSAGES_MAX).collect(),
+                credits: 0,
+                receives_due: 0,
+                grants_left: GRANTS_MAX as u32,
+                grants_in_flight: 0,
+                grants_due: 0,
+                failure: None,
+                reader: None,
+                writer: None,
+            }),
+            place: None,
+        };
+        {
+            let state = shared.lock();
+            for slot in 0..MESSAGES_MAX + GRANTS_MAX {
+                state.post_receive(&shared.pair, slot)?;
+            }
+        }
+        Ok(Endpoint { shared })
+    }
+}
+
+/// A queue pair with memory and posted receives.
+#[derive(Debug)]
+pub struct Endpoint {
+    shared: Shared,
+}
+
+impl Endpoint {
+    /// What the peer has to know of it: it may send as soon as it does.
+    pub fn identity(&self) -> QueuePairIdentity {
+        self.shared.pair.identity(MESSAGES_MAX as u32)
+    }
+
+    /// Connects it to the peer. `granted`: the peer knows of this side's receives.
+    pub fn connect(&self, peer: &QueuePairIdentity, granted: bool) -> Result<(), RdmaError> {
+        self.shared.pair.connect(peer)?;
+        let mut state = self.shared.lock();
+        state.credits = peer.receive_credits;
+        if !granted {
+            state.receives_due = MESSAGES_MAX as u32;
+            state.grant(&self.shared.pair);
+        }
+        Ok(())
+    }
+
+    /// The halves, beside the socket that it was set up over. The place is given up with the queue pair. Must be called inside a runtime.
+    pub fn split(
+        mut self,
+        socket: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> io::Result<(ReadHalf, WriteHalf)> {
+        self.shared.place = place;
+        let shared = Arc::new(self.shared);
+        let events = Events(Arc::clone(&shared));
+        // SAFETY: the channel's file is open, and stays the same one, for as long as `events` holds the queue pair.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
+        let pump = tokio::spawn(pump(events)).abort_handle();
+        let life = Arc::new(Life { shared, pump });
+        let (read, write) = socket.into_split();
+        Ok((ReadHalf { life: Arc::clone(&life), socket: read }, WriteHalf { life, socket: Some(write) }))
+    }
+}
+
+/// Ends the pump with the last half; the pump then lets go of the queue pair.
+#[derive(Debug)]
+struct Life {
+    shared: Arc<Shared>,
+    pump: AbortHandle,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Before the memory that it uses.
+    pair: QueuePair,
+    state: Mutex<State>,
+    /// Given up last.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// What wakes the pump.
+#[derive(Debug)]
+struct Events(Arc<Shared>);
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.pair.as_fd()
+    }
+}
+
+/// Takes completions as events tell of them.
+async fn pump(events: AsyncFd<Events>) {
+    let shared = &events.get_ref().0;
+    let ended: Result<(), PumpError> = async {
+        shared.pair.arm()?;
+        // What came before events were asked for has none.
+        shared.advance();
+        loop {
+            let mut ready = events.readable().await?;
+            if !shared.pair.take_event()? {
+                ready.clear_ready();
+                continue;
+            }
+            shared.pair.arm()?;
+            shared.advance();
+        }
+    }
+    .await;
+    if ended.is_err() {
+        shared.lose_events();
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PumpError {
+    #[error(transparent)]
+    Rdma(#[from] RdmaError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Why nothing more is sent or received.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Failure {
+    #[error("the queue pair failed: {0}")]
+    Completion(CompletionError),
+    #[error("the queue pair takes no requests any more")]
+    Posting,
+    #[error("the device tells of no completions any more")]
+    Events,
+}
+
+#[derive(Debug)]
+struct State {
+    receive: Ring,
+    send: Ring,
+    /// Messages that came and were not read to their end, in order.
+    arrived: VecDeque<Arrived>,
+    /// Slots to send from.
+    free: Vec<usize>,
+    /// Messages that the peer has room for.
+    credits: u32,
+    /// Receives that were posted again, and that the peer does not know of.
+    receives_due: u32,
+    /// Empty messages that the peer has room for.
+    grants_left: u32,
+    grants_in_flight: u32,
+    /// Empty messages that came and whose receives are posted again, and that the peer does not know of.
+    grants_due: u32,
+    failure: Option<Failure>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Arrived {
+    slot: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is our bug, and leaves counts that are at worst too low.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes every completion that is there.
+    fn advance(&self) {
+        let mut state = self.lock();
+        state.advance(&self.pair);
+        let wakers = state.wakers();
+        drop(state);
+        wake(wakers);
+    }
+}
+
+impl Shared {
+    fn lose_events(&self) {
+        let mut state = self.lock();
+        state.failure.get_or_insert(Failure::Events);
+        let wakers = state.wakers();
+        drop(state);
+        wake(wakers);
+    }
+}
+
+fn wake(wakers: [Option<Waker>; 2]) {
+    wakers.into_iter().flatten().for_each(Waker::wake);
+}
+
+impl State {
+    fn wakers(&mut self) -> [Option<Waker>; 2] {
+        let failed = self.failure.is_some();
+        let reader = if failed || !self.arrived.is_empty() { self.reader.take() } else { None };
+        let writer = if failed || self.may_send() || self.is_sent() { self.writer.take() } else { None };
+        [reader, writer]
+    }
+
+    fn may_send(&self) -> bool {
+        self.credits > 0 && !self.free.is_empty()
+    }
+
+    /// Whether the peer's device has everything.
+    fn is_sent(&self) -> bool {
+        self.free.len() == MESSAGES_MAX
+    }
+
+    fn advance(&mut self, pair: &QueuePair) {
+        let mut space = [ibv_wc::default(); COMPLETIONS_MAX];
+        loop {
+            let taken = match pair.poll(&mut space) {
+                Ok(completions) => completions.map(|completion| self.complete(pair, completion)).count(),
+                Err(_) => {
+                    self.failure.get_or_insert(Failure::Events);
+                    return;
+                }
+            };
+            if taken < COMPLETIONS_MAX {
+                break;
+            }
+        }
+        self.grant(pair);
+    }
+
+    fn complete(&mut self, pair: &QueuePair, completion: Completion) {
+        let received = match completion.result {
+            Ok(received) => received,
+            Err(error) => {
+                self.failure.get_or_insert(Failure::Completion(error));
+                return;
+            }
+        };
+        let slot = (completion.id & u64::from(u32::MAX)) as usize;
+        if !received.is_receive {
+            match completion.id & !u64::from(u32::MAX) {
+                MESSAGE => self.free.push(slot),
+                _ => self.grants_in_flight -= 1,
+            }
+            return;
+        }
+        let Grant { messages, grants } = Grant::from_immediate(received.immediate.unwrap_or(0));
+        self.credits = self.credits.saturating_add(messages);
+        self.grants_left = self.grants_left.saturating_add(grants);
+        if received.size_bytes == 0 {
+            self.grants_due += 1;
+            self.repost(pair, slot);
+        } else {
+            self.arrived.push_back(Arrived { slot, start: 0, end: received.size_bytes as usize });
+        }
+    }
+
+    /// Tells the peer of receives, when there are enough of them to tell of.
+    //= MKV-RDMA-2
+    fn grant(&mut self, pair: &QueuePair) {
+        let may = self.grants_left > 0 && (self.grants_in_flight as usize) < GRANTS_MAX;
+        if self.receives_due < GRANT_BATCH || !may || self.failure.is_some() {
+            return;
+        }
+        let immediate = self.take_grant().to_immediate();
+        // SAFETY: an empty message names no memory.
+        match unsafe { pair.post_message(GRANT, None, immediate) } {
+            Ok(()) => {
+                self.grants_left -= 1;
+                self.grants_in_flight += 1;
+            }
+            Err(_) => self.failure = Some(Failure::Posting),
+        }
+    }
+
+    fn take_grant(&mut self) -> Grant {
+        let grants = self.grants_due.min(u32::from(u8::MAX));
+        self.grants_due -= grants;
+        Grant { messages: std::mem::take(&mut self.receives_due), grants }
+    }
+
+    /// Sends as much of these bytes as there are slots and credits for; how much that was.
+    //= MKV-RDMA-1
+    //= MKV-RDMA-3
+    fn send(&mut self, pair: &QueuePair, slices: &[IoSlice<'_>]) -> usize {
+        let mut sent = 0;
+        let mut rest = slices.iter().map(|slice| &slice[..]).filter(|slice| !slice.is_empty());
+        let mut slice = rest.next();
+        while slice.is_some() && self.credits > 0 && self.failure.is_none() {
+            let Some(slot) = self.free.pop() else { break };
+            let mut filled = 0;
+            // SAFETY: a free slot is not posted.
+            let space = unsafe { self.send.slot_mut(slot) };
+            while let Some(bytes) = slice
+                && filled < space.len()
+            {
+                let count = bytes.len().min(space.len() - filled);
+                space[filled..filled + count].copy_from_slice(&bytes[..count]);
+                filled += count;
+                slice = if count < bytes.len() { Some(&bytes[count..]) } else { rest.next() };
+            }
+            let immediate = self.take_grant().to_immediate();
+            let entry = self.send.entry(slot, filled);
+            // SAFETY: the slot is not free before its completion came, and the ring outlives the queue pair.
+            if unsafe { pair.post_message(MESSAGE | slot as u64, Some(entry), immediate) }.is_err() {
+                self.failure = Some(Failure::Posting);
+                break;
+            }
+            self.credits -= 1;
+            sent += filled;
+        }
+        sent
+    }
+
+    /// Moves bytes that arrived, as many as there are and fit.
+    fn read(&mut self, pair: &QueuePair, into: &mut ReadBuf<'_>) {
+        while into.remaining() > 0
+            && let Some(Arrived { slot, start, end }) = self.arrived.front_mut()
+        {
+            let slot = *slot;
+            let count = into.remaining().min(*end - *start);
+            // SAFETY: a slot whose message arrived is not posted before it was read.
+            into.put_slice(unsafe { &self.receive.slot(slot)[*start..*start + count] });
+            *start += count;
+            if start == end {
+                self.arrived.pop_front();
+                self.receives_due += 1;
+                self.repost(pair, slot);
+            }
+        }
+        self.grant(pair);
+    }
+
+    fn repost(&mut self, pair: &QueuePair, slot: usize) {
+        if self.failure.is_none() && self.post_receive(pair, slot).is_err() {
+            self.failure = Some(Failure::Posting);
+        }
+    }
+
+    fn post_receive(&self, pair: &QueuePair, slot: usize) -> Result<(), RdmaError> {
+        let entry = self.receive.entry(slot, SLOT_SIZE_BYTES);
+        // SAFETY: a slot is posted when nobody reads it, and not read before its message arrived; the ring outlives the queue pair.
+        unsafe { pair.post_receive(RECEIVE | slot as u64, entry) }
+    }
+
+    fn error(&self) -> Option<io::Error> {
+        self.failure.map(|failure| io::Error::new(io::ErrorKind::ConnectionReset, failure))
+    }
+}
+
+/// What a message grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grant {
+    /// Messages that the peer may send more.
+    messages: u32,
+    /// Empty ones.
+    grants: u32,
+}
+
+impl Grant {
+    fn to_immediate(self) -> u32 {
+        self.grants << 16 | self.messages
+    }
+
+    fn from_immediate(immediate: u32) -> Grant {
+        Grant { messages: immediate & 0xffff, grants: immediate >> 16 & 0xff }
+    }
+}
+
+// ---------------------------------------------------------------- halves
+
+/// The half that receives.
+#[derive(Debug)]
+pub struct ReadHalf {
+    life: Arc<Life>,
+    socket: OwnedReadHalf,
+}
+
+/// The half that sends.
+#[derive(Debug)]
+pub struct WriteHalf {
+    life: Arc<Life>,
+    /// Gone once nothing more is to be sent.
+    socket: Option<OwnedWriteHalf>,
+}
+
+impl ReadHalf {
+    /// Whether the device still has the queue pair as connected.
+    pub fn is_ready(&self) -> Result<bool, RdmaError> {
+        self.life.shared.pair.is_ready()
+    }
+
+    /// Breaks the connection as an error of the device would.
+    pub fn fail(&self) -> Result<(), RdmaError> {
+        self.life.shared.pair.fail()
+    }
+
+    /// Whether the peer closed its side.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [0; 1];
+        let mut space = ReadBuf::new(&mut space);
+        match Pin::new(&mut self.socket).poll_read(context, &mut space) {
+            Poll::Ready(Ok(())) if !space.filled().is_empty() => {
+                let stray = "bytes on the socket beside a queue pair";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, stray)))
+            }
+            // However it ended.
+            Poll::Ready(_) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let half = self.get_mut();
+        let life = Arc::clone(&half.life);
+        let shared = &life.shared;
+        {
+            let mut state = shared.lock();
+            if let Some(answer) = state.try_read(&shared.pair, into) {
+                return Poll::Ready(answer);
+            }
+            state.reader = Some(context.waker().clone());
+        }
+        match half.poll_end(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {
+                // What the peer sent before it closed is here; the pump may not have seen it yet.
+                shared.advance();
+                Poll::Ready(shared.lock().try_read(&shared.pair, into).unwrap_or(Ok(())))
+            }
+        }
+    }
+}
+
+impl State {
+    /// What a reader gets now, if anything.
+    fn try_read(&mut self, pair: &QueuePair, into: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+        if self.arrived.is_empty() {
+            return self.error().map(Err);
+        }
+        self.read(pair, into);
+        Some(Ok(()))
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let shared = &self.life.shared;
+        let mut state = shared.lock();
+        let sent = state.send(&shared.pair, slices);
+        if sent > 0 || slices.iter().all(|slice| slice.is_empty()) {
+            return Poll::Ready(Ok(sent));
+        }
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(error));
+        }
+        state.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// What was written is posted already; when it arrives is the device's business.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends with everything in the peer's memory.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let half = self.get_mut();
+        {
+            let mut state = half.life.shared.lock();
+            if state.failure.is_none() && !state.is_sent() {
+                state.writer = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        // Dropping this half of the socket tells the peer.
+        half.socket = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_fit_immediate_data() {
+        for (messages, grants) in [(0, 0), (1, 0), (0, 1), (MESSAGES_MAX as u32, GRANTS_MAX as u32)] {
+            let grant = Grant { messages, grants };
+            assert_eq!(Grant::from_immediate(grant.to_immediate()), grant);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! How two sides come to share a queue pair: they set a TCP connection up as always, and `Connect` and its reply say what each
+//! has to know of the other's.
+//!
+//! Order: a client's queue pair has its receives posted before it asks. A server's is empty until the client has proven that it holds the key
+//! and is not a replay, with its confirmation; then it posts its receives and grants them, and only then may the client send. So neither
+//! meets an empty receive queue, and what a stranger can make a server hold is a queue pair without memory, for at most the time of a set-up, and at
+//! most [`SETUP_PAIRS_MAX`] of them.
+
+use std::sync::Arc;
+
+use memkv_wire::mac::{Key, KeyRing};
+use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::device::{Device, nearness};
+use super::endpoint::Prepared;
+use crate::buf::BufPool;
+use crate::error::{SetupError, TransportError};
+use crate::net::{self, ReadHalf, Reader, WriteHalf, Writer};
+use crate::session::{
+    ClientInfo, ClientTerms, QueuePairIdentity, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupGate,
+};
+use crate::stream;
+
+/// Queue pairs that a server makes ahead of their clients' confirmations, at a time.
+pub const SETUP_PAIRS_MAX: usize = 32;
+
+/// Connects to a server and asks for a queue pair. When it answers without one, which [`ServerInfo::queue_pair`] tells, the frames go
+/// over TCP.
+pub async fn connect(
+    address: impl ToSocketAddrs,
+    device: &Arc<Device>,
+    key: &Key,
+    terms: &ClientTerms,
+    pool: BufPool,
+) -> Result<(Reader, Writer, ServerInfo), TransportError> {
+    let endpoint = Prepared::new(device)?.receive()?;
+    let connecting = timeout(SETUP_TIMEOUT, TcpStream::connect(address));
+    let mut socket = connecting.await.map_err(|_| SetupError::TimedOut)??;
+    socket.set_nodelay(true)?;
+    let accept = |server: &ServerInfo| match &server.queue_pair {
+        Some(theirs) => Ok(endpoint.connect(theirs, true)?),
+        None => Ok(()),
+    };
+    let own = endpoint.identity();
+    let (channel, server) = stream::connect_asking(&mut socket, key, terms, Some(&own), accept).await?;
+    let (read, write) = if server.queue_pair.is_some() {
+        let (read, write) = endpoint.split(socket, None)?;
+        (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
+    } else {
+        let (read, write) = socket.into_split();
+        (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+    };
+    let (reader, writer) = net::halves(read, write, channel, pool);
+    Ok((reader, writer, server))
+}
+
+/// What a server has for clients that ask for a queue pair.
+#[derive(Debug)]
+pub struct Offer {
+    devices: Vec<Arc<Device>>,
+    /// For all queue pairs, and for those whose clients did not confirm yet.
+    places: Arc<Semaphore>,
+    setups: Arc<Semaphore>,
+}
+
+/// A queue pair for a client that has not confirmed yet.
+struct Offered {
+    prepared: Prepared,
+    theirs: QueuePairIdentity,
+    place: OwnedSemaphorePermit,
+    _setup: OwnedSemaphorePermit,
+}
+
+impl Offer {
+    /// At most so many queue pairs on these devices.
+    pub fn new(devices: Vec<Arc<Device>>, queue_pairs_max: usize) -> Offer {
+        Offer {
+            devices,
+            places: Arc::new(Semaphore::new(queue_pairs_max.min(Semaphore::MAX_PERMITS))),
+            setups: Arc::new(Semaphore::new(SETUP_PAIRS_MAX)),
+        }
+    }
+
+    pub fn devices(&self) -> &[Arc<Device>] {
+        &self.devices
+    }
+
+    //= MKV-RDMA-5
+    /// A queue pair on the device whose address is nearest to the client's, if one more can be had.
+    fn prepare(&self, theirs: &QueuePairIdentity) -> Option<Offered> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let setup = Arc::clone(&self.setups).try_acquire_owned().ok()?;
+        let device = self.devices.iter().max_by_key(|device| nearness(device.gid(), theirs.gid))?;
+        let prepared = Prepared::new(device).ok()?;
+        Some(Offered { prepared, theirs: *theirs, place, _setup: setup })
+    }
+}
+
+//= MKV-RDMA-4
+/// Accepts a client on a socket that a listener gave, over a queue pair if it asks for one and the offer has one.
+pub async fn accept(
+    mut socket: TcpStream,
+    (keys, terms): (&KeyRing, &ServerTerms),
+    gate: &SetupGate,
+    pool: BufPool,
+    offer: &Offer,
+) -> Result<(Reader, Writer, ClientInfo), TransportError> {
+    let permit = gate.enter()?;
+    socket.set_nodelay(true)?;
+    let mut offered = None;
+    let prepare = |theirs: &QueuePairIdentity| {
+        offered = offer.prepare(theirs);
+        offered.as_ref().map(|offered| offered.prepared.identity())
+    };
+    let (channel, client) = stream::accept_offering(&mut socket, (keys, terms), permit, prepare).await?;
+    let (read, write) = match offered {
+        Some(Offered { prepared, theirs, place, _setup }) => {
+            let endpoint = prepared.receive()?;
+            endpoint.connect(&theirs, false)?;
+            let (read, write) = endpoint.split(socket, Some(place))?;
+            (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
+        }
+        None => {
+            let (read, write) = socket.into_split();
+            (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+        }
+    };
+    let (reader, writer) = net::halves(read, write, channel, pool);
+    Ok((reader, writer, client))
+}
