@@ -12,19 +12,25 @@ pub const KEY_VARIABLE: &str = "MEMKV_AUTH_KEY";
 /// The environment variable that pins the transport.
 pub const TRANSPORT_VARIABLE: &str = "MEMKV_TRANSPORT";
 
+/// The environment variable that names RDMA devices, with commas between them, or `any`. With it, a client that may choose the transport
+/// asks for RDMA.
+pub const RDMA_DEVICES_VARIABLE: &str = "MEMKV_RDMA_DEVICES";
+
 /// The environment variable for [`Settings::connections`].
 pub const CONNECTIONS_VARIABLE: &str = "MEMKV_CONNECTIONS";
 
 /// How a client reaches its server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// The fastest that both sides have: shared memory on the same host, else TCP.
+    /// The fastest that both sides have: shared memory on the same host, else RDMA if [`Config::rdma`] says so, else TCP.
     #[default]
     Auto,
     /// TCP and nothing else.
     Tcp,
     /// The local socket and nothing else. The URI still names the TCP address, which says where the socket is.
     Local,
+    /// An RDMA queue pair and nothing else. It is set up over the TCP address that the URI names.
+    Rdma,
 }
 
 impl Transport {
@@ -42,6 +48,7 @@ impl Transport {
             "" | "auto" => Ok(Self::Auto),
             "tcp" => Ok(Self::Tcp),
             "local" => Ok(Self::Local),
+            "rdma" if cfg!(target_os = "linux") => Ok(Self::Rdma),
             "rdma" => Err(ApiMisuse::NoRdma.into()),
             _ => Err(ApiMisuse::Transport.into()),
         }
@@ -65,6 +72,10 @@ pub struct Config {
     pub send_size_bytes_max: usize,
     /// How the server is reached.
     pub transport: Transport,
+    /// Whether a client that may choose the transport asks for RDMA.
+    pub rdma: bool,
+    /// The RDMA devices to use, in turn; none: the first one that can be used.
+    pub rdma_devices: Vec<String>,
     /// The memory of each direction that is made ready when it is first shared with a server on the same host. The
     /// rest becomes ready as it is used.
     pub warm_size_bytes: usize,
@@ -91,16 +102,21 @@ impl Config {
             receive_size_bytes_max: 256 << 20,
             send_size_bytes_max: 256 << 20,
             transport: Transport::Auto,
+            rdma: false,
+            rdma_devices: Vec::new(),
             warm_size_bytes: 4 << 20,
             settings: Settings::default(),
             client_name: concat!("memkv-client ", env!("CARGO_PKG_VERSION")).to_owned(),
         })
     }
 
-    /// As [`Config::new`], with what the environment says: the key ([`KEY_VARIABLE`]), and if it is there the transport
-    /// ([`TRANSPORT_VARIABLE`]) and the number of connections ([`CONNECTIONS_VARIABLE`]).
+    /// As [`Config::new`], with what the environment says: the key ([`KEY_VARIABLE`]), and if they are there the transport
+    /// ([`TRANSPORT_VARIABLE`]), RDMA devices ([`RDMA_DEVICES_VARIABLE`]) and the number of connections ([`CONNECTIONS_VARIABLE`]).
     pub fn from_env(uri: &str) -> Result<Self, Error> {
         let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? };
+        if let Some(names) = std::env::var_os(RDMA_DEVICES_VARIABLE) {
+            (config.rdma, config.rdma_devices) = rdma_devices(&names.to_string_lossy());
+        }
         match std::env::var(CONNECTIONS_VARIABLE) {
             Ok(text) => config.settings.connections = connections(&text)?,
             Err(std::env::VarError::NotPresent) => {}
@@ -112,6 +128,14 @@ impl Config {
     pub(crate) fn options(&self) -> CallOptions {
         CallOptions { timeout_ms: self.timeout_ms, fail_fast: false }
     }
+}
+
+/// Whether RDMA is asked for, and on which devices.
+fn rdma_devices(text: &str) -> (bool, Vec<String>) {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names: Vec<_> = names.map(str::to_owned).collect();
+    let any = names.iter().any(|name| name == "any");
+    (!names.is_empty(), if any { Vec::new() } else { names })
 }
 
 fn connections(text: &str) -> Result<u16, Error> {
@@ -142,8 +166,19 @@ mod tests {
         ] {
             assert_eq!(Transport::from_name(name), Ok(transport));
         }
-        assert_eq!(Transport::from_name("rdma"), Err(ApiMisuse::NoRdma.into()));
+        let rdma =
+            if cfg!(target_os = "linux") { Ok(Transport::Rdma) } else { Err(ApiMisuse::NoRdma.into()) };
+        assert_eq!(Transport::from_name("rdma"), rdma);
         assert_eq!(Transport::from_name("TCP"), Err(ApiMisuse::Transport.into()));
+    }
+
+    #[test]
+    fn rdma_devices_have_names() {
+        let named = |names: &[&str]| (true, names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(rdma_devices(""), (false, Vec::new()));
+        assert_eq!(rdma_devices("any"), named(&[]));
+        assert_eq!(rdma_devices("rxe0"), named(&["rxe0"]));
+        assert_eq!(rdma_devices("mlx5_0, mlx5_1,"), named(&["mlx5_0", "mlx5_1"]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use memkv_transport::buf::{Buf, BufPool};
 use memkv_transport::net::{Reader, Writer};
 use memkv_transport::receiver::Frame;
-use memkv_transport::session::ClientTerms;
+use memkv_transport::session::{ClientTerms, ServerInfo};
 use memkv_transport::stream::{Outgoing, PushError};
 use memkv_transport::tcp;
 use memkv_wire::layout::{FRAME_HEADER_SIZE_BYTES, FRAME_TAG_SIZE_BYTES};
@@ -27,6 +27,8 @@ use crate::config::{Config, Transport};
 use crate::core::{CallId, CallOptions, Command, ConnectionId, Core, Counters, Message, Progress, Reply};
 use crate::error::{ConnectionError, Error, PeerMisbehaved};
 use crate::local::{self, Connected};
+#[cfg(target_os = "linux")]
+use crate::rdma::Asked;
 use crate::uri::Endpoint;
 
 /// What the tasks and the callers of one client share.
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     /// For what is received.
     pool: BufPool,
     socket: local::Socket,
+    #[cfg(target_os = "linux")]
+    rdma: crate::rdma::Rdma,
     runtime: Handle,
 }
 
@@ -96,6 +100,8 @@ impl Shared {
             send_pool: BufPool::new(config.send_size_bytes_max),
             pool: BufPool::new(config.receive_size_bytes_max),
             socket: local::Socket::default(),
+            #[cfg(target_os = "linux")]
+            rdma: crate::rdma::Rdma::default(),
             config,
             runtime,
         });
@@ -150,20 +156,16 @@ impl Shared {
 
     /// Connects over the best transport there is. Where the local socket is, only the server knows; it is asked over TCP, and
     /// asked again when the socket that was used before does not answer.
-    async fn connect(&self) -> Result<Connected, ConnectionError> {
+    async fn connect(&self, place: u16) -> Result<Connected, ConnectionError> {
         if let Some((path, server_id)) = self.socket.known() {
             match self.connect_local(&path, server_id).await {
                 Ok(connected) => return Ok(connected),
                 Err(_) => self.socket.set(None),
             }
         }
-        let Endpoint { host, port } = &self.config.server;
-        let address = (host.as_str(), *port);
-        let connected = tcp::connect(address, &self.config.key, &self.terms, self.pool.clone()).await;
-        let (reader, writer, server) = connected.map_err(|error| ConnectionError::from(&error))?;
-        let over_tcp = Connected::over_tcp(reader, writer, &server);
-        if self.config.transport == Transport::Tcp {
-            return Ok(over_tcp);
+        let (remote, server) = self.connect_remote(place).await?;
+        if matches!(self.config.transport, Transport::Tcp | Transport::Rdma) {
+            return Ok(remote);
         }
         let moved = match server.local_path.as_str() {
             "" => Err(ConnectionError::NoLocal),
@@ -174,9 +176,56 @@ impl Shared {
                 self.socket.set(Some((server.local_path, server.server_id)));
                 Ok(connected)
             }
-            Err(_) if self.config.transport == Transport::Auto => Ok(over_tcp),
+            Err(_) if self.config.transport == Transport::Auto => Ok(remote),
             Err(_) => Err(ConnectionError::NoLocal),
         }
+    }
+
+    /// Connects as a server on another host is connected to.
+    #[cfg(target_os = "linux")]
+    async fn connect_remote(&self, place: u16) -> Result<(Connected, ServerInfo), ConnectionError> {
+        let strict = self.config.transport == Transport::Rdma;
+        let wanted = self.config.transport == Transport::Auto && self.config.rdma;
+        if !strict && (!wanted || self.rdma.is_avoided(self.now_ms())) {
+            return self.connect_tcp().await;
+        }
+        let failed = match self.rdma.connect(&self.config, &self.terms, &self.pool, place).await {
+            Ok(Asked { reader, writer, server }) => {
+                let without = server.queue_pair.is_none();
+                let connected = (Connected::without_memory(reader, writer, &server), server);
+                if without && strict {
+                    return Err(ConnectionError::NoRdma);
+                }
+                if without {
+                    self.rdma.avoid(self.now_ms(), &ConnectionError::NoRdma);
+                }
+                return Ok(connected);
+            }
+            Err(error) => error,
+        };
+        if strict {
+            return Err(failed);
+        }
+        // Whatever it was: if the server is not there at all, this says so.
+        let connected = self.connect_tcp().await?;
+        self.rdma.avoid(self.now_ms(), &failed);
+        Ok(connected)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn connect_remote(&self, _place: u16) -> Result<(Connected, ServerInfo), ConnectionError> {
+        if self.config.transport == Transport::Rdma {
+            return Err(ConnectionError::NoRdma);
+        }
+        self.connect_tcp().await
+    }
+
+    async fn connect_tcp(&self) -> Result<(Connected, ServerInfo), ConnectionError> {
+        let Endpoint { host, port } = &self.config.server;
+        let address = (host.as_str(), *port);
+        let connected = tcp::connect(address, &self.config.key, &self.terms, self.pool.clone()).await;
+        let (reader, writer, server) = connected.map_err(|error| ConnectionError::from(&error))?;
+        Ok((Connected::without_memory(reader, writer, &server), server))
     }
 
     async fn connect_local(&self, path: &str, server_id: [u8; 16]) -> Result<Connected, ConnectionError> {
@@ -246,7 +295,7 @@ async fn run_timer(shared: Arc<Shared>) {
 
 /// The life of a connection.
 async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify>, local: Arc<AtomicBool>) {
-    let connected = match shared.connect().await {
+    let connected = match shared.connect(id.slot()).await {
         Ok(connected) => connected,
         Err(error) => return end(&shared, id, error),
     };

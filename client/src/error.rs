@@ -69,8 +69,8 @@ pub enum ApiMisuse {
     /// A number of connections that there cannot be.
     #[error("MEMKV_CONNECTIONS is no number from 1 to {}", crate::core::CONNECTIONS_MAX)]
     Connections,
-    /// RDMA was asked for.
-    #[error("this release does not speak RDMA: set MEMKV_TRANSPORT to `auto`, or leave it out")]
+    /// RDMA was asked for where there is none.
+    #[error("RDMA needs Linux: set MEMKV_TRANSPORT to `auto`, or leave it out")]
     NoRdma,
     /// A key of a value without bytes, or too long.
     #[error("a key has 1 to {max} bytes, this one has {size_bytes}")]
@@ -203,6 +203,14 @@ pub enum ConnectionError {
         "the server offers no local socket that can be used from here: is it on this host, and of the same user?"
     )]
     NoLocal,
+    /// There is no RDMA device that can be used here, or the server has no queue pair to give, but the configuration allows nothing else.
+    #[error(
+        "no RDMA: look for a device here with `ibv_devices`, and for the server's `rdma` settings; MEMKV_TRANSPORT=auto goes on over TCP"
+    )]
+    NoRdma,
+    /// A queue pair was set up, and no packet passes.
+    #[error("RDMA packets do not pass between this host and the server, though both have a device")]
+    RdmaLost,
     /// The shared memory that a message names is registered on no connection any more. Operations build their message
     /// anew.
     #[error("the connection that shared memory was registered on is gone")]

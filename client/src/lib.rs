@@ -17,6 +17,8 @@ mod driver;
 pub mod error;
 mod local;
 pub mod operation;
+#[cfg(target_os = "linux")]
+mod rdma;
 mod reading;
 #[cfg(test)]
 mod testing;
@@ -24,7 +26,10 @@ pub mod uri;
 mod writing;
 
 pub use client::{Allocation, Client, Found, ManifestEntry, Page};
-pub use config::{CONNECTIONS_VARIABLE, Config, KEY_VARIABLE, TRANSPORT_VARIABLE, Transport, key_from_env};
+pub use config::{
+    CONNECTIONS_VARIABLE, Config, KEY_VARIABLE, RDMA_DEVICES_VARIABLE, TRANSPORT_VARIABLE, Transport,
+    key_from_env,
+};
 pub use core::{Counters, Settings};
 pub use error::Error;
 pub use memkv_transport::buf::{Buf, BufMut, BufPool};

@@ -35,7 +35,8 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    pub fn over_tcp(reader: Reader, writer: Writer, server: &ServerInfo) -> Self {
+    /// Over TCP or a queue pair: bytes go with the frames.
+    pub fn without_memory(reader: Reader, writer: Writer, server: &ServerInfo) -> Self {
         let requests_in_flight_max = server.requests_in_flight_max;
         Self { reader, writer, requests_in_flight_max, shares: false, local: false }
     }
