@@ -6,6 +6,7 @@
 //! opens them.
 
 mod local;
+mod rdma;
 mod size;
 mod storage;
 
@@ -13,6 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 pub use local::{LocalSettings, LocalSocket};
+pub use rdma::{GidType, Rdma, RdmaSettings, Subnet};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 pub use size::ByteSize;
@@ -60,6 +62,8 @@ pub enum ConfigError {
     DrivesNotInDirectMode { at: Line, mode: &'static str },
     #[error("{at}storage.id has a meaning in direct mode alone")]
     IdNotInDirectMode { at: Line },
+    #[error("rdma needs Linux: remove it")]
+    RdmaNeedsLinux,
     #[error("storage.mode direct needs Linux; set it to file")]
     DirectNeedsLinux,
     #[error(
@@ -86,6 +90,7 @@ impl std::fmt::Display for Line {
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     pub network: Network,
+    pub rdma: Option<Rdma>,
     pub storage: Storage,
     pub log: Log,
     /// What errors call the document.
@@ -188,6 +193,7 @@ pub struct Settings {
     pub addresses: Vec<SocketAddr>,
     pub connections_max: u32,
     pub local: LocalSettings,
+    pub rdma: Option<RdmaSettings>,
     pub keys: KeySource,
     pub storage: StorageSettings,
     pub log: LogSettings,
@@ -256,7 +262,11 @@ impl Settings {
             (None, Some(address)) => ("network.address", address),
             (None, None) => ("network.address", ADDRESS_DEFAULT.to_owned()),
         };
+        if file.rdma.is_some() && !cfg!(target_os = "linux") {
+            return Err(ConfigError::RdmaNeedsLinux);
+        }
         Ok(Settings {
+            rdma: file.rdma.map(RdmaSettings::from),
             addresses: resolve_address(name, address)?,
             connections_max: file.network.connections_max.unwrap_or(CONNECTIONS_MAX_DEFAULT).max(1),
             local: LocalSettings {
@@ -350,6 +360,34 @@ mod tests {
         assert_eq!(settings.log.level, Level::Debug);
         assert_eq!(settings.log.format, LogFormat::Json);
         assert_eq!(settings.log.file, Some("/var/log/memkv.log".into()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn rdma_is_there_when_it_is_asked_for() {
+        let rdma = |text: &str| settings(text, Overrides::default()).unwrap().rdma;
+        assert_eq!(rdma("log: {level: info}\n"), None);
+        let least = RdmaSettings::from(Rdma::default());
+        assert_eq!(rdma("rdma: {}\n"), Some(least.clone()));
+        let devices = vec!["mlx5_0".to_owned()];
+        assert_eq!(rdma("rdma: {device: mlx5_0}\n"), Some(RdmaSettings { devices, ..least.clone() }));
+        let text = "rdma:\n  device: [a, b]\n  port: 2\n  gid_type: roce-v1\n  subnet: 10.0.0.0/24\n  connections_max: 9\n";
+        let whole = RdmaSettings {
+            devices: vec!["a".to_owned(), "b".to_owned()],
+            port: Some(2),
+            gid_type: GidType::RoceV1,
+            subnet: Some(Subnet("10.0.0.0/24".to_owned())),
+            connections_max: 9,
+        };
+        assert_eq!(rdma(text), Some(whole));
+        for wrong in [
+            "rdma: {subnet: here}\n",
+            "rdma: {gid_type: ib}\n",
+            "rdma: {devices: a}\n",
+            "rdma: {subnet: 10.0.0.0/33}\n",
+        ] {
+            assert!(message(wrong).contains("line 1"), "{wrong}");
+        }
     }
 
     #[test]

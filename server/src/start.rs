@@ -5,6 +5,8 @@
 //! SIGINT stops accepting, lets requests in flight end, makes everything durable and exits; a second one quits at once.
 
 mod local;
+#[cfg(target_os = "linux")]
+mod rdma;
 mod storage;
 
 use std::io::Write;
@@ -62,6 +64,11 @@ pub enum StartError {
         "cannot make the local socket {path}: {source}; choose another path with network.local, of at most {PATH_SIZE_BYTES_MAX} bytes"
     )]
     LocalSocket { path: std::path::PathBuf, source: std::io::Error },
+    #[cfg(target_os = "linux")]
+    #[error(
+        "{device} cannot be used: {source}; correct `rdma` in the configuration, or remove it to serve without"
+    )]
+    Rdma { device: rdma::Named, source: memkv_transport::rdma::RdmaError },
     #[error("the system refused what a server needs: {0}")]
     System(#[from] std::io::Error),
     #[error("stopped, but not everything could be made durable within {} seconds", DRAIN_MAX.as_secs())]
@@ -131,7 +138,12 @@ async fn run_async(
         library_directory: library_directory(),
     };
     let local = Local::open(&settings.local, directory.map(DataDirectory::path), address)?;
+    // It may block, and nobody is served yet.
+    #[cfg(target_os = "linux")]
+    let rdma = settings.rdma.as_ref().map(rdma::open).transpose()?;
     let door = Arc::new(Door {
+        #[cfg(target_os = "linux")]
+        rdma,
         keys: KeyRing::new(keys),
         terms: terms(server_id, String::new()),
         terms_here: terms(server_id, local.path()),

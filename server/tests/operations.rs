@@ -1,5 +1,5 @@
-//! Every operation against the real binary, in file and in memory mode, over TCP and over the local socket, from one body of
-//! tests.
+//! Every operation against the real binary, in file and in memory mode, over TCP, over the local socket, and where there is a device over
+//! RDMA, from one body of tests.
 
 mod support;
 
@@ -17,6 +17,15 @@ macro_rules! in_all_ways {
         #[cfg(target_os = "linux")]
         mod local {
             $(#[tokio::test] async fn $name() { super::$name((super::Mode::File, super::Wire::Local)).await; })*
+        }
+        #[cfg(target_os = "linux")]
+        mod over_rdma {
+            $(#[tokio::test] async fn $name() {
+                if super::rdma::device(concat!("over_rdma::", stringify!($name))).is_some() {
+                    super::$name((super::Mode::File, super::Wire::Rdma)).await;
+                    super::$name((super::Mode::Memory, super::Wire::Rdma)).await;
+                }
+            })*
         }
     };
 }
@@ -36,7 +45,7 @@ in_all_ways!(
 
 async fn begin(how: (Mode, Wire)) -> (tempfile::TempDir, Server, Client) {
     let (directory, path) = directory();
-    let server = Server::start(how.0, &path);
+    let server = Server::start_for(how.1, how.0, &path);
     let client = Client::connect_over(how.1, &server.address, 1).await;
     (directory, server, client)
 }
@@ -349,7 +358,7 @@ async fn ping_stats_and_what_is_unknown(how: (Mode, Wire)) {
     let regions = [RegionDescriptor { id: 1, length: 1, which: RegionDescriptorWhich::SharedMemory }];
     let which = RequestWhich::Ping(Ping { echo: 1, regions: List::from(&regions), ..Default::default() });
     // Over TCP nothing can be registered; over the local socket the file is missing.
-    let expected = if how.1 == Wire::Tcp { Status::Unsupported } else { Status::Invalid };
+    let expected = if how.1 != Wire::Local { Status::Unsupported } else { Status::Invalid };
     assert_eq!(client.call(which, &[]).await[0].status(), expected);
     assert_eq!(client.call(RequestWhich::Unknown(4711), &[]).await[0].status(), Status::UnknownOperation);
     assert_eq!(client.call(ping(1), &[]).await[0].status(), Status::Ok);

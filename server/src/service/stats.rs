@@ -9,6 +9,8 @@ pub struct Counters {
     pub connections: u64,
     pub connections_total: u64,
     pub connections_refused: u64,
+    /// Of those that were set up, the ones over a queue pair.
+    pub connections_rdma: u64,
     pub connections_closed_by_fault: u64,
     pub frames_received: u64,
     pub frames_sent: u64,
@@ -35,13 +37,14 @@ pub struct Counters {
 
 impl Counters {
     /// In the order of their names.
-    pub fn list(&self) -> [(&'static str, u64); 25] {
+    pub fn list(&self) -> [(&'static str, u64); 26] {
         [
             ("bytes_received", self.bytes_received),
             ("bytes_sent", self.bytes_sent),
             ("checksum_mismatches", self.checksum_mismatches),
             ("connections", self.connections),
             ("connections_closed_by_fault", self.connections_closed_by_fault),
+            ("connections_rdma", self.connections_rdma),
             ("connections_refused", self.connections_refused),
             ("connections_total", self.connections_total),
             ("deletes", self.deletes),

@@ -12,7 +12,11 @@ use std::time::Duration;
 use memkv_transport::buf::{Buf, BufMut};
 use memkv_transport::error::TransportError;
 use memkv_transport::local::{self, Socket};
+#[cfg(target_os = "linux")]
+use memkv_transport::net::ReadHalf;
 use memkv_transport::net::{Reader, Writer};
+#[cfg(target_os = "linux")]
+use memkv_transport::rdma;
 use memkv_transport::session::{ClientInfo, ServerTerms, SetupGate};
 use memkv_transport::stream::{Outgoing, PushError, Written};
 use memkv_transport::tcp;
@@ -37,6 +41,9 @@ pub struct Door {
     /// For peers on this host: with the path of the local socket, if there is one.
     pub terms_here: ServerTerms,
     pub gate: SetupGate,
+    /// For peers that ask for a queue pair.
+    #[cfg(target_os = "linux")]
+    pub rdma: Option<rdma::Offer>,
 }
 
 impl Door {
@@ -73,13 +80,30 @@ impl From<PushError> for ConnectionError {
 
 /// Serves one peer until it leaves.
 pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
-    let (pool, terms) = (shell.received.clone(), door.terms_for(&stream, peer));
-    match tcp::accept(stream, &door.keys, terms, &door.gate, pool).await {
+    match accept(&shell, &door, stream, peer).await {
         Ok((reader, writer, client)) => {
             serve_accepted(shell, Regions::over(None), (reader, writer, client), Peer::Tcp(peer)).await;
         }
         Err(error) => refuse(&shell, &Peer::Tcp(peer), &error),
     }
+}
+
+async fn accept(
+    shell: &Shell,
+    door: &Door,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(Reader, Writer, ClientInfo), TransportError> {
+    let (pool, terms) = (shell.received.clone(), door.terms_for(&stream, peer));
+    #[cfg(target_os = "linux")]
+    if let Some(offer) = &door.rdma {
+        let mut accepted = rdma::accept(stream, (&door.keys, terms), &door.gate, pool, offer).await?;
+        if matches!(accepted.0.io_mut(), ReadHalf::Rdma(_)) {
+            shell.with_service(|service, _| service.counters_mut().connections_rdma += 1);
+        }
+        return Ok(accepted);
+    }
+    tcp::accept(stream, &door.keys, terms, &door.gate, pool).await
 }
 
 /// Serves one peer on the local socket until it leaves.

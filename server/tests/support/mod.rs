@@ -17,8 +17,13 @@ use memkv_transport::tcp::{self, Reader, Writer};
 use memkv_wire::mac::Key;
 use memkv_wire::*;
 
+#[cfg(target_os = "linux")]
+pub mod rdma;
+
 pub const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 pub const BLOCK: usize = 1 << 20;
+/// The configuration of a server with RDMA: the first device that can be used.
+pub const RDMA: &str = "rdma: {}\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -32,6 +37,8 @@ pub enum Wire {
     Tcp,
     /// A Unix socket; values go through shared memory.
     Local,
+    /// An RDMA queue pair.
+    Rdma,
 }
 
 /// A running server; killed when dropped.
@@ -54,6 +61,12 @@ pub fn command() -> Command {
 impl Server {
     pub fn start(mode: Mode, data: &Path) -> Server {
         Server::start_with(mode, data, KEY, "")
+    }
+
+    /// A server for clients of this kind.
+    pub fn start_for(wire: Wire, mode: Mode, data: &Path) -> Server {
+        let more = if wire == Wire::Rdma { RDMA } else { "" };
+        Server::start_with(mode, data, KEY, more)
     }
 
     pub fn start_with(mode: Mode, data: &Path, key: &str, more: &str) -> Server {
@@ -155,7 +168,7 @@ impl Got {
 pub struct Client {
     pub reader: Reader,
     pub writer: Writer,
-    next_id: u32,
+    pub next_id: u32,
     pub namespace: Vec<u8>,
     /// Registered as region 1: what is written is put at its beginning, what is read at [`READ_OFFSET`].
     pub memory: Option<Memory>,
@@ -193,8 +206,13 @@ impl Client {
 
     /// A connection of this kind.
     pub async fn connect_over(wire: Wire, address: &str, client_id: u8) -> Client {
-        if wire == Wire::Tcp {
-            return Client::connect(address, client_id).await;
+        match wire {
+            Wire::Tcp => return Client::connect(address, client_id).await,
+            #[cfg(target_os = "linux")]
+            Wire::Rdma => return rdma::connect(address, client_id).await.unwrap(),
+            #[cfg(not(target_os = "linux"))]
+            Wire::Rdma => panic!("there is none"),
+            Wire::Local => {}
         }
         let mut client = Client::connect_local(address, client_id).await;
         let memory = SharedMemory::create(MEMORY_BYTES).unwrap();

@@ -1,0 +1,47 @@
+//! The RDMA devices that a server was told to use: opened before it listens, or it does not start.
+
+use std::sync::Arc;
+
+use memkv_transport::rdma::{Device, GidType, Offer, Selection};
+
+use super::StartError;
+use crate::config::{self, RdmaSettings};
+
+pub fn open(settings: &RdmaSettings) -> Result<Offer, StartError> {
+    let selection = |device| Selection {
+        device,
+        port: settings.port,
+        gid_type: match settings.gid_type {
+            config::GidType::RoceV1 => GidType::RoceV1,
+            config::GidType::RoceV2 => GidType::RoceV2,
+        },
+        // It was checked when it was read.
+        subnet: settings.subnet.as_ref().and_then(|subnet| subnet.0.parse().ok()),
+    };
+    let open = |device: Option<String>| {
+        let name = device.clone();
+        Device::open(&selection(device)).map_err(|source| StartError::Rdma { device: Named(name), source })
+    };
+    let devices: Vec<Arc<Device>> = match settings.devices.as_slice() {
+        [] => vec![open(None)?],
+        names => names.iter().map(|name| open(Some(name.clone()))).collect::<Result<_, _>>()?,
+    };
+    for device in &devices {
+        let address = std::net::Ipv6Addr::from(device.gid());
+        tracing::info!(device = device.name(), port = device.port(), %address, "RDMA");
+    }
+    Ok(Offer::new(devices, settings.connections_max as usize))
+}
+
+/// A device's name in an error.
+#[derive(Debug)]
+pub struct Named(Option<String>);
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(name) => write!(f, "the RDMA device {name}"),
+            None => f.write_str("an RDMA device"),
+        }
+    }
+}
