@@ -4,6 +4,7 @@
 //! median of the rounds' ratios is what counts.
 #![forbid(unsafe_code)]
 
+mod peers;
 mod report;
 mod store;
 
@@ -22,6 +23,10 @@ struct Cli {
 enum Command {
     /// The store by itself, beside fio, files and foyer.
     Store(store::Options),
+    /// A server and its client, beside redis, memcached, Mooncake Store, iperf3, and a bare loop over the same sockets or memory.
+    Peers(peers::Options),
+    #[command(flatten)]
+    Part(peers::Part),
     #[command(flatten)]
     Child(store::Child),
 }
@@ -29,6 +34,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Store(options) => store::run(&options),
+        Command::Peers(options) => peers::run(&options),
+        Command::Part(part) => peers::run_part(&part).map(|()| true),
         Command::Child(child) => store::run_child(child).map(|()| true),
     };
     match outcome {

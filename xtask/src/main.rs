@@ -43,11 +43,13 @@ enum Command {
     /// begin with. An input that fails is left in fuzz/artifacts/TARGET; `cargo test -p memkv-fuzz` replays it once it
     /// is moved to fuzz/corpus/TARGET.
     Fuzz(fuzz::Options),
-    /// Measure beside peers and beside what the machine can do: `cargo xtask bench store`.
+    /// Measure beside peers and beside what the machine can do: `cargo xtask bench store`, `cargo xtask bench peers`.
     ///
     /// The store by itself: bulk rates beside fio, files and foyer, group commit, the catalogue's cost and restarts, and (with
     /// --trace) how it spends its space. Needs fio, io_uring and 24 GiB of disk; ends with exit code 1 when a goal was missed.
-    /// `--help` behind the name tells all options.
+    ///
+    /// Peers: a server and its client beside redis, memcached, Mooncake Store, iperf3 and bare loops over sockets and memory, and
+    /// sessions beside files; what is not installed is left out. `--help` behind the name tells all options.
     Bench(bench::Options),
     /// Write anew what is generated from schema/ and committed.
     ///
