@@ -132,7 +132,10 @@ pub struct Service {
     outputs: VecDeque<Output>,
     /// Requests with results that no frame carries yet.
     gathered: Vec<Name>,
+    /// Reply frames whose memory is used again.
     spare: Vec<Outgoing>,
+    /// Ended reads, for the same.
+    spare_readings: Vec<reads::Reading>,
     window_bytes_total: usize,
     body_bytes_total: usize,
     counters: Counters,
@@ -219,6 +222,7 @@ impl Service {
             outputs: VecDeque::new(),
             gathered: Vec::new(),
             spare: Vec::new(),
+            spare_readings: Vec::new(),
             window_bytes_total: 0,
             body_bytes_total: 0,
             counters: Counters::default(),

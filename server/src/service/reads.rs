@@ -24,6 +24,10 @@ use crate::store::{BLOCK_BYTES, Checksum, Corrupt, IoError, Key, PinId, ReadPlan
 
 /// Blocks that one step reads at most.
 const STEP_BLOCKS_MAX: u64 = 4;
+/// Ended reads whose memory is kept for the next ones, and how much of it.
+const SPARES_MAX: usize = 64;
+const SPARE_PLACES_MAX: usize = 128;
+const SPARE_KEYS_BYTES_MAX: usize = 8192;
 /// Pieces that one reply frame carries at most.
 const FRAME_PIECES_MAX: usize = 512;
 /// Results that one reply frame carries at most.
@@ -70,9 +74,9 @@ pub struct ReadPiece {
 #[derive(Clone, Debug, Default)]
 pub struct ReadOutcome {
     /// In order.
-    pub pieces: Vec<ReadPiece>,
+    pub pieces: SmallVec<[ReadPiece; 1]>,
     /// The block checksums of the records that were read, in order.
-    pub block_checksums: Vec<Checksum>,
+    pub block_checksums: SmallVec<[Checksum; 4]>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -254,7 +258,7 @@ fn wanted(offset: u64, length: u64, value: &ValueInfo) -> Option<Range<u64>> {
 
 impl Service {
     pub(super) fn on_read(&mut self, call: Call, namespace: &[u8], request: Read<'_>) {
-        let mut reading = Reading::new(Kind::Read, namespace);
+        let mut reading = self.reading(Kind::Read, namespace);
         let Read { key, offset, length, destination } = request;
         match self.list_read(&mut reading, namespace, key, (offset, length), destination.which) {
             Status::Ok => self.begin_reading(call.name, reading),
@@ -270,7 +274,7 @@ impl Service {
         let Some(open) = self.requests.get_mut(call.name) else { return };
         let mut reading = match std::mem::replace(&mut open.state, State::Plain) {
             State::Read(reading) => reading,
-            _ => Reading::new(Kind::Batch, namespace),
+            _ => self.reading(Kind::Batch, namespace),
         };
         let fits = reading.items.len() + request.items.len() <= limits::BATCH_ITEMS_MAX as usize;
         if !fits {
@@ -332,7 +336,7 @@ impl Service {
             Ok(plan) => {
                 let lease_ms = granted(request.lease_ms);
                 let mut reading =
-                    Reading::new(Kind::Lookup { lease_ms, block_checksums: Vec::new() }, namespace);
+                    self.reading(Kind::Lookup { lease_ms, block_checksums: Vec::new() }, namespace);
                 let item = reading.add(request.key, Some(plan.value), 0..0, None);
                 reading.items[item].outstanding = 1;
                 let records = 0..plan.records.len();
@@ -351,10 +355,22 @@ impl Service {
             body.next_record = body.plan.records.len();
             self.store.release(self.now_ms, body.plan.pin, Verdict::Good);
         }
-        let mut reading = Reading::new(Kind::Manifest(body), &[]);
+        let mut reading = self.reading(Kind::Manifest(body), &[]);
         let item = reading.add(&[], Some(value), 0..value.length, None);
         reading.items[item].ended = value.length == 0;
         self.begin_reading(name, reading);
+    }
+
+    fn reading(&mut self, kind: Kind, namespace: &[u8]) -> Reading {
+        match self.spare_readings.pop() {
+            None => Reading::new(kind, namespace),
+            Some(mut spare) => {
+                spare.kind = kind;
+                spare.keys.extend_from_slice(namespace);
+                spare.namespace_bytes = namespace.len();
+                spare
+            }
+        }
     }
 
     fn begin_reading(&mut self, name: Name, mut reading: Reading) {
@@ -677,10 +693,32 @@ impl Service {
         {
             self.store.release(self.now_ms, body.plan.pin, Verdict::Good);
         }
+        if self.spare_readings.len() < SPARES_MAX
+            && let Some(spare) = reading.emptied()
+        {
+            self.spare_readings.push(spare);
+        }
     }
 }
 
 impl Reading {
+    /// Its memory, for another one, unless it is much.
+    fn emptied(mut self) -> Option<Reading> {
+        let places = self.items.capacity().max(self.ready.capacity()).max(self.results.capacity());
+        if self.keys.capacity() > SPARE_KEYS_BYTES_MAX || places > SPARE_PLACES_MAX {
+            return None;
+        }
+        self.kind = Kind::Read;
+        self.items.clear();
+        self.next_item = 0;
+        self.keys.clear();
+        self.ready.clear();
+        self.ready_bytes = 0;
+        self.results.clear();
+        self.queued = false;
+        Some(self)
+    }
+
     /// Where the bytes of a step go that begins here.
     fn landing(&self, connection: ConnectionId, item: usize, byte: u64) -> Option<Landing> {
         let place = self.items.get(item)?.place?;

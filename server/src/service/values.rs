@@ -4,6 +4,7 @@ use memkv_wire::{
     Allocate, AllocateReply, Commit, CommitReply, Delete, DeleteReply, Exists, ExistsReply, List, Piece,
     ResponseWhich, Status, Write, WriteReply, limits,
 };
+use smallvec::{SmallVec, smallvec};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::payload::PieceBytes;
@@ -46,13 +47,13 @@ impl Scalars {
 pub(super) struct Cover {
     length: u64,
     left: u32,
-    sums: Vec<Option<Checksum>>,
+    sums: SmallVec<[Option<Checksum>; 4]>,
 }
 
 impl Cover {
     pub fn new(length: u64) -> Cover {
         let blocks = length.div_ceil(BLOCK_BYTES as u64) as usize;
-        Cover { length, left: blocks as u32, sums: vec![None; blocks] }
+        Cover { length, left: blocks as u32, sums: smallvec![None; blocks] }
     }
 
     pub fn is_whole(&self) -> bool {

@@ -4,6 +4,8 @@
 //! one block is held until the commit and written at once with its header. What is not committed when its lease ends
 //! is dropped; its room counts as dead once nothing of it is in flight.
 
+use smallvec::smallvec;
+
 use super::*;
 use crate::store::place::{Placed, Placing};
 use crate::store::write::{JobThen, push_zeros};
@@ -230,17 +232,17 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             kind: Kind::Value,
             digest: allocation.digest,
             namespace: allocation.namespace,
-            key: allocation.key,
+            key: allocation.key.into(),
             shape: Shape::value(value.length),
             checksum: value.checksum,
-            block_checksums: allocation.checksums,
+            block_checksums: allocation.checksums.into(),
             blocks: blocks.collect(),
             lsn: 0,
             places: allocation.places.into_iter().flatten().collect(),
             parts_issued: 0,
             outstanding: 0,
             failed: None,
-            then: JobThen::Put(vec![(ticket, allocation.client)]),
+            then: JobThen::Put(smallvec![(ticket, allocation.client)]),
         });
     }
 

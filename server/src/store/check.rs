@@ -148,13 +148,13 @@ impl Check {
         let damage = plan.verify_each(bytes, |expected, record| {
             findings.records += 1;
             if !self.digest_holds(expected.id, &record) {
-                let what = self.named(expected.id, Some(record.key.clone()));
+                let what = self.named(expected.id, Some(record.key.to_vec()));
                 let (device, offset) = (plan.device, expected.offset);
                 let extent = self.store.locate(plan.extent()).1;
                 findings.problems.push(Problem::Digest { device, extent, offset, what });
             }
             if record.part_count > 1 {
-                findings.parts.push((expected.id, expected.part, record.block_checksums));
+                findings.parts.push((expected.id, expected.part, record.block_checksums.into_vec()));
             }
         });
         findings.problems.extend(damage.into_iter().map(|damage| self.problem(damage)));

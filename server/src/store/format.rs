@@ -12,6 +12,7 @@ use std::hash::Hasher as _;
 use std::mem::{offset_of, size_of};
 
 use siphasher::sip128::{Hasher128, SipHasher24};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -351,7 +352,7 @@ impl Shape {
         let align = if self.packed() { PACK_ALIGN } else { SECTOR_BYTES };
         let range = self.part_range(part, part_blocks);
         let mut at = header_bytes.next_multiple_of(align);
-        let mut blocks = Vec::with_capacity(range.len());
+        let mut blocks = Blocks::with_capacity(range.len());
         for block in range.clone() {
             let length = self.block_length(block);
             blocks.push((at, length));
@@ -366,9 +367,14 @@ pub struct PartLayout {
     /// The value's block that is this part's first.
     pub first_block: u32,
     /// (offset from the record's start, length) of each block.
-    pub blocks: Vec<(usize, usize)>,
+    pub blocks: Blocks<(usize, usize)>,
     pub span: usize,
 }
+
+/// One for each block of a part: no more than these in extents of the default size.
+pub type Blocks<T> = SmallVec<[T; 3]>;
+/// A namespace or a key, which mostly is a hash: reading a value makes no allocation for either.
+pub type ShortBytes = SmallVec<[u8; 32]>;
 
 /// Everything a record header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -385,9 +391,9 @@ pub struct Record {
     pub shape: Shape,
     pub checksum: Checksum,
     pub digest: Digest,
-    pub block_checksums: Vec<Checksum>,
-    pub namespace: Vec<u8>,
-    pub key: Vec<u8>,
+    pub block_checksums: Blocks<Checksum>,
+    pub namespace: ShortBytes,
+    pub key: ShortBytes,
 }
 
 /// The length of a record's header, a multiple of 8.
@@ -462,8 +468,8 @@ impl Record {
             checksum: Checksum(fixed.checksum),
             digest: fixed.digest,
             block_checksums: checksums.as_chunks().0.iter().map(|sum| Checksum(*sum)).collect(),
-            namespace: namespace.to_vec(),
-            key: key.to_vec(),
+            namespace: namespace.into(),
+            key: key.into(),
         };
         record.agrees(part_blocks).then_some(record)
     }
@@ -511,9 +517,9 @@ mod tests {
             shape,
             checksum: Checksum([3; 16]),
             digest: [4; 16],
-            block_checksums: vec![Checksum([5; 16])],
-            namespace: b"ns".to_vec(),
-            key: b"key".to_vec(),
+            block_checksums: Blocks::from_slice(&[Checksum([5; 16])]),
+            namespace: ShortBytes::from_slice(b"ns"),
+            key: ShortBytes::from_slice(b"key"),
         }
     }
 

@@ -3,16 +3,17 @@
 //! A lease belongs to one client and one entry; taking it again only moves its end. Each client holds at most
 //! `leases_per_client_max`. The owner of the entries tells when an entry is gone, so that no lease outlives it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use super::Map;
 use super::catalog::EntryId;
 use super::types::{ClientId, Limit, StoreError};
 
 #[derive(Default)]
 pub struct Leases {
-    until: HashMap<(EntryId, ClientId), u64>,
-    holders: HashMap<EntryId, Vec<ClientId>>,
-    by_client: HashMap<ClientId, u32>,
+    until: Map<(EntryId, ClientId), u64>,
+    holders: Map<EntryId, Vec<ClientId>>,
+    by_client: Map<ClientId, u32>,
     ends: BTreeSet<(u64, EntryId, ClientId)>,
     per_client_max: u32,
 }

@@ -15,6 +15,8 @@ use std::ops::Bound;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use smallvec::SmallVec;
+
 use super::*;
 use crate::store::durability::{Need, Then};
 use crate::store::format::{TableChunk, TableHeader};
@@ -28,7 +30,7 @@ type Name = (u16, Vec<u8>, Option<u64>);
 
 #[derive(Default)]
 pub(super) struct Manifests {
-    by_entry: HashMap<EntryId, Meta>,
+    by_entry: Map<EntryId, Meta>,
     names: BTreeMap<Name, EntryId>,
     /// By the tick of their last use.
     by_use: BTreeSet<(u32, EntryId)>,
@@ -332,13 +334,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             kind: Kind::Manifest,
             digest: self.secrets.digest(Kind::Manifest, put.namespace, put.name, refs),
             namespace,
-            key: put.name.to_vec(),
+            key: put.name.into(),
             shape,
             checksum: Checksum::of_blocks(&block_checksums),
-            block_checksums,
-            blocks,
+            block_checksums: block_checksums.into(),
+            blocks: blocks.into(),
             lsn: 0,
-            places: Vec::new(),
+            places: SmallVec::new(),
             parts_issued: 0,
             outstanding: 0,
             failed: None,

@@ -67,6 +67,9 @@ use space::{Device, ExtentState, JobId, OpenExtent, Stream, WaitId};
 pub use types::*;
 use write::Job;
 
+/// A table by numbers that are given out here, or by keyed digests: nobody outside chooses them so that they collide.
+type Map<K, V> = rustc_hash::FxHashMap<K, V>;
+
 /// See the module's head.
 pub struct Store<B> {
     config: Config,
@@ -83,23 +86,23 @@ pub struct Store<B> {
     namespaces: Namespaces,
     manifests: Manifests,
     leases: Leases,
-    pins: HashMap<PinId, Pin>,
+    pins: Map<PinId, Pin>,
     counters: Counters,
     next_lsn: u64,
     next_extent_seq: u64,
     next_id: u64,
-    jobs: HashMap<JobId, Job<B>>,
+    jobs: Map<JobId, Job<B>>,
     /// Values being written, by digest.
-    writing: HashMap<Digest, JobId>,
+    writing: Map<Digest, JobId>,
     placing: VecDeque<Placing>,
     packing: VecDeque<JobId>,
-    allocations: HashMap<AllocationId, Allocation<B>>,
+    allocations: Map<AllocationId, Allocation<B>>,
     allocation_ends: BTreeSet<(u64, AllocationId)>,
-    manifest_ops: HashMap<OpId, ManifestOp<B>>,
-    waits: HashMap<WaitId, Wait>,
+    manifest_ops: Map<OpId, ManifestOp<B>>,
+    waits: Map<WaitId, Wait>,
     waits_ended: u64,
     reclaim: Reclaim,
-    in_flight: HashMap<CommandId, InFlight>,
+    in_flight: Map<CommandId, InFlight>,
     commands: VecDeque<Command<B>>,
     events: VecDeque<Event>,
     next_sync_ms: u64,

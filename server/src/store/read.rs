@@ -7,7 +7,9 @@
 use std::ops::Range;
 
 use super::*;
-use crate::store::format::{PACK_ALIGN, Record, header_bytes};
+use smallvec::SmallVec;
+
+use crate::store::format::{Blocks, PACK_ALIGN, Record, ShortBytes, header_bytes};
 
 /// What to read, and the pin to release afterwards.
 #[derive(Clone, Debug)]
@@ -17,7 +19,7 @@ pub struct ReadPlan {
     pub value: ValueInfo,
     /// The blocks asked for.
     pub blocks: Range<u32>,
-    pub records: Vec<RecordRead>,
+    pub records: SmallVec<[RecordRead; 1]>,
 }
 
 /// One record of a plan. All offsets and lengths are multiples of `SECTOR_BYTES`.
@@ -30,7 +32,7 @@ pub struct RecordRead {
     /// The bytes with the wanted blocks; none for a packed record. They may follow the head directly.
     pub data_offset: u64,
     pub data_bytes: usize,
-    pub blocks: Vec<BlockPlace>,
+    pub blocks: Blocks<BlockPlace>,
     check: Check,
 }
 
@@ -51,8 +53,8 @@ struct Check {
     part_blocks: u32,
     header_at: usize,
     digest: Digest,
-    namespace: Box<[u8]>,
-    key: Box<[u8]>,
+    namespace: ShortBytes,
+    key: ShortBytes,
     checksum: Checksum,
     extent_seq: u64,
     offset: u32,
@@ -85,7 +87,7 @@ const UNREADABLE_IN_A_ROW_MAX: u32 = 8;
 
 /// A pinned read.
 pub(super) struct Pin {
-    extents: Vec<u32>,
+    extents: SmallVec<[u32; 2]>,
     digest: Digest,
     place: Place,
     /// `None` when its parts are on several: then a failure is nobody's.
@@ -94,7 +96,7 @@ pub(super) struct Pin {
 
 impl RecordRead {
     /// Checks the head's bytes; answers the checksums of the record's blocks, with the number of the first.
-    pub fn check_head(&self, head: &[u8]) -> Result<(u32, Vec<Checksum>), Corrupt> {
+    pub fn check_head(&self, head: &[u8]) -> Result<(u32, Blocks<Checksum>), Corrupt> {
         let check = &self.check;
         let bytes = head.get(check.header_at..).ok_or(Corrupt::Header)?;
         let record = Record::decode(bytes, &check.secrets, check.part_blocks).ok_or(Corrupt::Header)?;
@@ -112,7 +114,7 @@ impl RecordRead {
     /// Checks one block's bytes against the checksums that `check_head` answered.
     pub fn check_block(
         &self,
-        checksums: &(u32, Vec<Checksum>),
+        checksums: &(u32, Blocks<Checksum>),
         block: u32,
         bytes: &[u8],
     ) -> Result<Checksum, Corrupt> {
@@ -235,8 +237,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             false if shape.packed() => 0..1,
             false => blocks.start / self.part_blocks..(blocks.end - 1) / self.part_blocks + 1,
         };
-        let mut records = Vec::with_capacity(parts.len());
-        let mut extents = Vec::with_capacity(parts.len());
+        let mut records = SmallVec::with_capacity(parts.len());
+        let mut extents: SmallVec<[u32; 2]> = SmallVec::with_capacity(parts.len());
         for part in parts {
             let place = places[part as usize];
             extents.push(place.extent);
@@ -244,9 +246,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             records.push(self.record_read(&view, shape, key, part, place, &blocks));
         }
         let pin = PinId(self.fresh_id());
-        let mut devices: Vec<_> = extents.iter().map(|extent| self.locate(*extent).0).collect();
-        devices.dedup();
-        let device = if let [device] = devices[..] { Some(device) } else { None };
+        let device_of = |extent: &u32| self.locate(*extent).0;
+        let first = extents.first().map(device_of);
+        let device = first.filter(|first| extents.iter().all(|extent| device_of(extent) == *first));
         self.pins.insert(pin, Pin { extents, digest: view.digest, place: view.place, device });
         let value = ValueInfo { length: view.length, checksum: view.checksum };
         ReadPlan { pin, value, blocks, records }
@@ -270,7 +272,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let head_offset = start - start % SECTOR_BYTES as u64;
         let header_at = (start - head_offset) as usize;
         let in_head = shape.packed();
-        let mut blocks = Vec::new();
+        let mut blocks = Blocks::new();
         for (index, (at, length)) in layout.blocks.iter().enumerate() {
             let block = layout.first_block + index as u32;
             if wanted.contains(&block) {

@@ -53,12 +53,12 @@ pub(super) struct BatchId(pub u64);
 
 #[derive(Default)]
 pub(super) struct Reclaim {
-    pub batches: HashMap<BatchId, Batch>,
+    pub batches: Map<BatchId, Batch>,
     /// The other place of a record that is being moved: first that of the copy, then that of the original.
-    pub moving: HashMap<(EntryId, u32), Place>,
+    pub moving: Map<(EntryId, u32), Place>,
     /// Where the search for victims goes on, by device.
-    cursors: HashMap<usize, u32>,
-    efforts: HashMap<usize, Effort>,
+    cursors: Map<usize, u32>,
+    efforts: Map<usize, Effort>,
     /// Entries that left the catalogue, ever.
     pub removals: u64,
     pub batches_ended: u64,

@@ -74,7 +74,7 @@ pub enum Wrong {
 }
 
 fn name(record: Record) -> RecordName {
-    RecordName { namespace: record.namespace, key: record.key }
+    RecordName { namespace: record.namespace.into_vec(), key: record.key.into_vec() }
 }
 
 /// What is known of one record's reach: one that is not known to end earlier ends with its extent.

@@ -4,9 +4,11 @@
 //! openings are in the journals. Values of less than 64 KiB gather in packs, one write for many; while a pack is in
 //! flight the next one gathers, so the packs grow with the load.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::*;
 use crate::store::catalog::NewEntry;
-use crate::store::format::{PartLayout, Record, header_bytes};
+use crate::store::format::{Blocks, PartLayout, Record, ShortBytes, header_bytes};
 use crate::store::place::{Placed, Placing};
 use crate::store::space::JournalWaiter;
 
@@ -15,14 +17,14 @@ pub(super) struct Job<B> {
     pub kind: Kind,
     pub digest: Digest,
     pub namespace: u16,
-    pub key: Vec<u8>,
+    pub key: ShortBytes,
     pub shape: Shape,
     pub checksum: Checksum,
-    pub block_checksums: Vec<Checksum>,
+    pub block_checksums: Blocks<Checksum>,
     /// Not yet handed out; `None` for those an allocation has written.
-    pub blocks: Vec<Option<Segment<B>>>,
+    pub blocks: Blocks<Option<Segment<B>>>,
     pub lsn: u64,
-    pub places: Vec<Place>,
+    pub places: SmallVec<[Place; 2]>,
     /// Parts whose records (or headers) were handed out.
     pub parts_issued: u32,
     /// Commands and journal positions that it waits for.
@@ -34,7 +36,7 @@ pub(super) struct Job<B> {
 /// What a finished job is for.
 pub(super) enum JobThen {
     /// Answer everyone who put this value.
-    Put(Vec<(Ticket, ClientId)>),
+    Put(SmallVec<[(Ticket, ClientId); 1]>),
     Manifest(OpId),
 }
 
@@ -72,7 +74,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if length > VALUE_BYTES_MAX {
             return Err(StoreError::TooLarge { bytes_max: VALUE_BYTES_MAX });
         }
-        let block_checksums: Vec<_> = blocks.iter().map(|block| block.checksum).collect();
+        let block_checksums: Blocks<_> = blocks.iter().map(|block| block.checksum).collect();
         let value = ValueInfo { length, checksum: Checksum::of_blocks(&block_checksums) };
         let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
         if self.is_there(client, ticket, digest, value)? {
@@ -83,17 +85,17 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             kind: Kind::Value,
             digest,
             namespace,
-            key: key.key.to_vec(),
+            key: key.key.into(),
             shape: Shape::value(length),
             checksum: value.checksum,
             block_checksums,
             blocks: blocks.into_iter().map(|block| Some(Segment::Payload(block.bytes))).collect(),
             lsn: 0,
-            places: Vec::new(),
+            places: SmallVec::new(),
             parts_issued: 0,
             outstanding: 0,
             failed: None,
-            then: JobThen::Put(vec![(ticket, client)]),
+            then: JobThen::Put(smallvec![(ticket, client)]),
         });
         Ok(())
     }
@@ -196,11 +198,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn record(&self, job: &Job<B>, part: u32, place: Place, layout: &PartLayout) -> Record {
         let (device, local) = self.locate(place.extent);
         let first = layout.first_block as usize;
-        let namespace = self.namespaces.names[job.namespace as usize].name.clone();
+        let namespace = &self.namespaces.names[job.namespace as usize].name;
         Record {
             kind: job.kind,
             packed: job.shape.packed(),
-            header_bytes: header_bytes(layout.blocks.len(), &namespace, &job.key),
+            header_bytes: header_bytes(layout.blocks.len(), namespace, &job.key),
             span: layout.span,
             lsn: job.lsn,
             extent_seq: self.devices[device].extents[local as usize].seq,
@@ -210,8 +212,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             shape: job.shape,
             checksum: job.checksum,
             digest: job.digest,
-            block_checksums: job.block_checksums[first..first + layout.blocks.len()].to_vec(),
-            namespace,
+            block_checksums: job.block_checksums[first..first + layout.blocks.len()].into(),
+            namespace: namespace.as_slice().into(),
             key: job.key.clone(),
         }
     }

@@ -77,23 +77,12 @@ impl Loader {
     }
 
     fn keep(&mut self, extent: u32, is_kept: impl Fn(EntryId, Place) -> bool) {
-        let catalog = &mut self.catalog;
-        let mut at = std::mem::replace(&mut catalog.heads[extent as usize], NONE);
-        let mut last = NONE;
-        while at != NONE {
-            let id = EntryId(at);
-            at = catalog.entry(id).next;
-            if !is_kept(id, catalog.view(id).place) {
-                catalog.release(id);
-                continue;
+        for (id, _) in self.catalog.residents(extent) {
+            if !is_kept(id, self.catalog.view(id).place) {
+                self.catalog.bury(id);
             }
-            catalog.entry_mut(id).next = NONE;
-            match last {
-                NONE => catalog.heads[extent as usize] = id.0,
-                last => catalog.entry_mut(EntryId(last)).next = id.0,
-            }
-            last = id.0;
         }
+        self.catalog.unchain(extent, NONE);
     }
 }
 

@@ -288,7 +288,8 @@ impl<'a, B: AsRef<[u8]> + Clone> Replay<'a, B> {
         let mut generation = [0; 8];
         generation.copy_from_slice(table.get(..8)?);
         let generation = u64::from_le_bytes(generation);
-        let found = FoundManifest { aside: *first, generation, lsn: record.lsn, name: record.key, table };
+        let found =
+            FoundManifest { aside: *first, generation, lsn: record.lsn, name: record.key.into_vec(), table };
         Some((found, places))
     }
 

@@ -1,0 +1,155 @@
+//! What an operation costs in allocations, in steady state: on the client, and on the server.
+//!
+//! A real server and a real client, over TCP, each on a thread of its own with a runtime of one thread; each side's allocations are
+//! counted while the same operations are done again and again. The device is memory, and values are replaced by themselves: what a
+//! store needs for more values is no cost of an operation. Nothing here grows with the length of a value.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use allocation_counter::measure;
+use memkv_client::{Buf, Client, Config, Transport};
+use memkv_server::io::{Device, Devices, MemoryDevice};
+use memkv_server::service::{Service, ServiceLimits};
+use memkv_server::shell::{Door, Drives, Shell, serve};
+use memkv_server::store::{self, FormatOptions, Store};
+use memkv_transport::session::{ServerTerms, SetupGate};
+use memkv_wire::limits;
+use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+const ROUNDS: u64 = 100;
+
+fn key() -> Key {
+    Key::from_bytes([7; Key::SIZE_BYTES])
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn shell() -> Arc<Shell> {
+    let mut devices = Devices::new(vec![Arc::new(MemoryDevice::new(256 << 20)) as Arc<dyn Device>]);
+    let config = store::Config::default();
+    store::format(&mut devices, &config, FormatOptions { server_id: [1; 16], secrets: [2; 32] }).unwrap();
+    let (store, _) = Store::open(0, config, &mut devices).unwrap();
+    let service = Service::new(store, ServiceLimits::default(), 0);
+    Shell::start(service, Drives::new(devices, vec!["memory".to_owned()], true, 1)).unwrap()
+}
+
+fn door() -> Arc<Door> {
+    let terms = ServerTerms {
+        server_id: [1; 16],
+        server_name: "allocations".to_owned(),
+        local_path: String::new(),
+        requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
+        lease_ms: limits::LEASE_MS_DEFAULT,
+        bulk_macs: BulkAlgorithm::preference().to_vec(),
+    };
+    Arc::new(Door {
+        keys: KeyRing::new(vec![key()]),
+        terms: terms.clone(),
+        terms_here: terms,
+        gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
+        rdma: None,
+    })
+}
+
+/// What each side allocated: (client, server).
+fn allocations(what: &str, mut operation: impl AsyncFnMut(&Client)) -> (u64, u64) {
+    let (address, told) = mpsc::channel();
+    let (measured, server_measured) = mpsc::channel();
+    // The server runs up to here, is then counted, and says so before the client goes on.
+    let (warm, warmed) = oneshot::channel();
+    let (count_from_now, counting) = mpsc::channel();
+    let (done, all_done) = oneshot::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let runtime = runtime();
+        let (shell, door) = (shell(), door());
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            address.send(listener.local_addr().unwrap()).unwrap();
+            tokio::spawn(async move {
+                while let Ok((stream, peer)) = listener.accept().await {
+                    tokio::spawn(serve(Arc::clone(&shell), Arc::clone(&door), stream, peer));
+                }
+            });
+            warmed.await.unwrap();
+        });
+        let info = measure(|| {
+            count_from_now.send(()).unwrap();
+            let _ = runtime.block_on(all_done);
+        });
+        measured.send(info.count_total).unwrap();
+    });
+    let mut config = Config::new(&format!("memkv://{}/tests", told.recv().unwrap()), key()).unwrap();
+    config.transport = Transport::Tcp;
+    config.settings.connections = 1;
+    let runtime = runtime();
+    let client = runtime.block_on(Client::connect(config)).unwrap();
+    let mut rounds = |count: u64| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                operation(&client).await;
+            }
+        });
+    };
+    rounds(ROUNDS);
+    warm.send(()).unwrap();
+    counting.recv().unwrap();
+    let client_count = measure(|| rounds(ROUNDS)).count_total;
+    drop(done);
+    let server_count = server_measured.recv().unwrap();
+    drop(client);
+    server.join().unwrap();
+    println!("{what}: {client_count} on the client, {server_count} on the server, {ROUNDS} times");
+    (client_count, server_count)
+}
+
+/// At most so many on each side, each time; a few in all are for tables that grow now and then.
+fn check(what: &str, at_most: (u64, u64), operation: impl AsyncFnMut(&Client)) {
+    const NOW_AND_THEN: u64 = ROUNDS / 10;
+    let (client, server) = allocations(what, operation);
+    let (client_max, server_max) = (at_most.0 * ROUNDS + NOW_AND_THEN, at_most.1 * ROUNDS + NOW_AND_THEN);
+    assert!(client <= client_max, "{what}: {client} allocations on the client");
+    assert!(server <= server_max, "{what}: {server} allocations on the server");
+}
+
+#[test]
+fn control_operations_allocate_their_results() {
+    let keys: Vec<Vec<u8>> = (0..96u8).map(|n| vec![n; 32]).collect();
+    let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    check("ping", (0, 0), async |client| {
+        client.ping().await.unwrap();
+    });
+    // The list of lengths.
+    check("exists of 96 keys", (1, 1), async |client| {
+        client.exists(&asked).await.unwrap();
+    });
+}
+
+#[test]
+fn values_of_any_length_cost_the_same() {
+    for size_bytes in [4096, 65_536, 1 << 20] {
+        let value = Buf::copy_of(&vec![7; size_bytes]).unwrap();
+        let value = std::slice::from_ref(&value);
+        check(&format!("put of {size_bytes}, which are there"), (0, 1), async |client| {
+            client.put(b"key", value).await.unwrap();
+        });
+        check(&format!("delete and put of {size_bytes}"), (1, 10), async |client| {
+            client.delete(&[b"key"]).await.unwrap();
+            client.put(b"key", value).await.unwrap();
+        });
+        let mut into = vec![0; size_bytes];
+        check(&format!("put and get_into of {size_bytes}"), (4, 2), async |client| {
+            client.put(b"key", value).await.unwrap();
+            client.get_into(b"key", &mut into).await.unwrap().unwrap();
+        });
+        check(&format!("put and get of {size_bytes}"), (5, 2), async |client| {
+            client.put(b"key", value).await.unwrap();
+            client.get(b"key").await.unwrap().unwrap();
+        });
+    }
+}
