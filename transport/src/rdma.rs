@@ -1,10 +1,9 @@
 //! Frames over RDMA: reliable queue pairs of RoCE devices, through the system's libibverbs.
 //!
 //! - [`device`]: which device, port and address;
-//! - [`memory`]: what a device may read and write;
 //! - [`endpoint`]: the byte stream over a queue pair, which [`crate::net`] makes a connection's halves of;
 //! - [`connect`], [`accept`] and [`Offer`]: how two sides come to have one;
-//! - `queue_pair` and `sys`: the verbs themselves.
+//! - `memory`, `queue_pair` and `sys`: the verbs themselves.
 //!
 //! The library is loaded when the first device is opened; where there is none, that is an error and nothing else changes. What a queue
 //! pair needs to know of its peer rides in `Connect` and its reply ([`crate::session`]).
@@ -13,7 +12,7 @@
 
 pub mod device;
 pub mod endpoint;
-pub mod memory;
+mod memory;
 mod queue_pair;
 mod setup;
 mod sys;

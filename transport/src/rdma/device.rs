@@ -3,8 +3,7 @@
 //! Invariants: an open device outlives whatever was made on it, for each of those holds it; only ports of Ethernet that are
 //! active are used, and the address is chosen by its type and network, never by its place in the table, which changes.
 //!
-//! One protection domain for each open device. A peer reaches only memory that is registered for remote access *in the domain of its own
-//! queue pair*; a server registers none for that, a client the buffers of its one server.
+//! One protection domain for each open device: nothing in it is registered for access by peers.
 
 #![expect(unsafe_code, reason = "calls into libibverbs")]
 
@@ -95,17 +94,8 @@ pub struct Device {
     gid: Gid,
     gid_index: u8,
     path_mtu_bytes: u32,
-    limits: Limits,
-}
-
-/// What a device can do at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Requests of one queue.
-    pub requests_max: u32,
-    /// READs that a queue pair answers, and that it asks for.
-    pub reads_answered_max: u8,
-    pub reads_asked_max: u8,
+    /// Of one queue.
+    requests_max: u32,
 }
 
 // SAFETY: libibverbs is thread-safe: a context and a domain may be used and closed by any thread.
@@ -143,13 +133,13 @@ impl Device {
         let closer = Closer { library, context };
         let (port, path_mtu_bytes) = closer.port(selection.port)?;
         let (gid, gid_index) = closer.gid(port, selection)?;
-        let limits = closer.limits()?;
+        let requests_max = closer.requests_max()?;
         // SAFETY: an open device.
         let domain = NonNull::new(unsafe { (library.ibv_alloc_pd)(context.as_ptr()) });
         let domain = domain.ok_or_else(|| RdmaError::last("make a protection domain"))?;
         // From here on the device is closed with the value that is returned.
         std::mem::forget(closer);
-        Ok(Device { library, context, domain, name, port, gid, gid_index, path_mtu_bytes, limits })
+        Ok(Device { library, context, domain, name, port, gid, gid_index, path_mtu_bytes, requests_max })
     }
 
     pub fn name(&self) -> &str {
@@ -169,8 +159,9 @@ impl Device {
         self.path_mtu_bytes
     }
 
-    pub fn limits(&self) -> Limits {
-        self.limits
+    /// The requests that a queue of it can hold.
+    pub fn requests_max(&self) -> u32 {
+        self.requests_max
     }
 
     pub(super) fn gid_index(&self) -> u8 {
@@ -259,18 +250,13 @@ struct Closer {
 }
 
 impl Closer {
-    fn limits(&self) -> Result<Limits, RdmaError> {
+    fn requests_max(&self) -> Result<u32, RdmaError> {
         // SAFETY: all zeros are values of these plain fields.
         let mut found: sys::ibv_device_attr = unsafe { std::mem::zeroed() };
         // SAFETY: an open device; `found` is written.
         let failed = unsafe { (self.library.ibv_query_device)(self.context.as_ptr(), &mut found) };
         RdmaError::check("query the device", failed)?;
-        let small = |value: i32| u8::try_from(value).unwrap_or(u8::MAX).max(1);
-        Ok(Limits {
-            requests_max: u32::try_from(found.max_qp_wr).unwrap_or(0),
-            reads_answered_max: small(found.max_qp_rd_atom),
-            reads_asked_max: small(found.max_qp_init_rd_atom),
-        })
+        Ok(u32::try_from(found.max_qp_wr).unwrap_or(0))
     }
 
     /// The port that is wanted, or the first one that can be used, and its packets' payload.

@@ -92,6 +92,7 @@ impl Prepared {
                 grants_in_flight: 0,
                 grants_due: 0,
                 failure: None,
+                ended: false,
                 reader: None,
                 writer: None,
             }),
@@ -247,6 +248,8 @@ struct State {
     /// Empty messages that came and whose receives are posted again, and that the peer does not know of.
     grants_due: u32,
     failure: Option<Failure>,
+    /// The peer closed its side: it grants nothing any more.
+    ended: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -292,7 +295,8 @@ impl State {
     fn wakers(&mut self) -> [Option<Waker>; 2] {
         let failed = self.failure.is_some();
         let reader = if failed || !self.arrived.is_empty() { self.reader.take() } else { None };
-        let writer = if failed || self.may_send() || self.is_sent() { self.writer.take() } else { None };
+        let writer =
+            if failed || self.ended || self.may_send() || self.is_sent() { self.writer.take() } else { None };
         [reader, writer]
     }
 
@@ -526,6 +530,7 @@ impl AsyncRead for ReadHalf {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
                 // What the peer sent before it closed is here; the pump may not have seen it yet.
+                shared.lock().ended = true;
                 shared.advance();
                 Poll::Ready(shared.lock().try_read(&shared.pair, into).unwrap_or(Ok(())))
             }
@@ -562,6 +567,9 @@ impl AsyncWrite for WriteHalf {
         }
         if let Some(error) = state.error() {
             return Poll::Ready(Err(error));
+        }
+        if state.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         state.writer = Some(context.waker().clone());
         Poll::Pending

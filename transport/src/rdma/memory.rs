@@ -1,8 +1,7 @@
-//! Registered memory.
+//! Registered memory: slots for messages.
 //!
-//! Invariants: memory is registered for as long as its [`Registration`] lives, which holds the device; what is registered for remote access can be
-//! read and written by the peer of any queue pair of this device's domain until then. A registration does not own its memory: whoever makes one
-//! keeps the memory longer. [`Ring`] is memory of our own, cut into slots, that no peer can address.
+//! Invariants: memory is registered for this side's own queue pairs alone, so that no peer can address it; it is registered for as long as its
+//! [`Ring`] lives, which holds the device, and freed after that.
 
 #![expect(unsafe_code, reason = "memory that a device reads and writes")]
 
@@ -14,49 +13,30 @@ use super::RdmaError;
 use super::device::Device;
 use super::sys::{self, ibv_mr, ibv_sge};
 
-/// Who may use memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// This side's queue pairs.
-    Own,
-    /// The peers, too, reading and writing.
-    Remote,
-}
-
 /// A stretch of memory that a device may use.
 #[derive(Debug)]
-pub struct Registration {
+struct Registration {
     region: NonNull<ibv_mr>,
     base: NonNull<u8>,
     size_bytes: usize,
     device: Arc<Device>,
 }
 
-// SAFETY: a registration is a handle of the thread-safe library and an address that it never dereferences.
-unsafe impl Send for Registration {}
-// SAFETY: as above.
-unsafe impl Sync for Registration {}
-
 impl Registration {
     /// Registers memory: its pages are made present and stay. May block for as long as that takes.
     ///
     /// # Safety
     /// The memory is valid for reads and writes until the registration is dropped, and whoever holds references into it
-    /// answers for what peers and work requests do to it.
-    pub unsafe fn new(
+    /// answers for what work requests do to it.
+    unsafe fn new(
         device: &Arc<Device>,
         base: NonNull<u8>,
         size_bytes: usize,
-        access: Access,
     ) -> Result<Registration, RdmaError> {
-        let flags = match access {
-            Access::Own => sys::ACCESS_LOCAL_WRITE,
-            Access::Remote => sys::ACCESS_LOCAL_WRITE | sys::ACCESS_REMOTE_READ | sys::ACCESS_REMOTE_WRITE,
-        };
-        let library = device.library();
+        let (library, memory) = (device.library(), base.as_ptr().cast());
         // SAFETY: a domain of an open device, and the caller's promise about the memory.
         let region =
-            unsafe { (library.ibv_reg_mr)(device.domain(), base.as_ptr().cast(), size_bytes, flags) };
+            unsafe { (library.ibv_reg_mr)(device.domain(), memory, size_bytes, sys::ACCESS_LOCAL_WRITE) };
         let region = NonNull::new(region).ok_or_else(|| {
             let source = std::io::Error::last_os_error();
             RdmaError::Registration { size_bytes, source }
@@ -64,26 +44,11 @@ impl Registration {
         Ok(Registration { region, base, size_bytes, device: Arc::clone(device) })
     }
 
-    pub fn size_bytes(&self) -> usize {
-        self.size_bytes
-    }
-
-    /// Where it begins, as a peer has to name it.
-    pub fn address(&self) -> u64 {
-        self.base.as_ptr().addr() as u64
-    }
-
-    /// The key that a peer has to show.
-    pub fn remote_key(&self) -> u32 {
-        // SAFETY: the library keeps the structure until it is deregistered.
-        unsafe { self.region.as_ref() }.rkey
-    }
-
-    pub(super) fn entry(&self, offset: usize, length: usize) -> ibv_sge {
+    fn entry(&self, offset: usize, length: usize) -> ibv_sge {
         assert!(offset + length <= self.size_bytes, "within the registration");
-        // SAFETY: as in `remote_key`.
+        // SAFETY: the library keeps the structure until it is deregistered.
         let lkey = unsafe { self.region.as_ref() }.lkey;
-        ibv_sge { addr: self.address() + offset as u64, length: length as u32, lkey }
+        ibv_sge { addr: (self.base.as_ptr().addr() + offset) as u64, length: length as u32, lkey }
     }
 }
 
@@ -114,7 +79,7 @@ impl Ring {
         let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
         let mut ring = Ring { registration: None, base, layout, slot_size_bytes };
         // SAFETY: the memory is freed after the registration, by `drop`; nobody has a reference to a slot that is posted.
-        let registration = unsafe { Registration::new(device, base, layout.size(), Access::Own) };
+        let registration = unsafe { Registration::new(device, base, layout.size()) };
         ring.registration = Some(registration?);
         Ok(ring)
     }

@@ -66,7 +66,7 @@ unsafe impl Sync for QueuePair {}
 impl QueuePair {
     /// A queue pair that takes receives and is connected to nobody.
     pub fn new(device: &Arc<Device>, depth: Depth) -> Result<QueuePair, RdmaError> {
-        let most = device.limits().requests_max;
+        let most = device.requests_max();
         if depth.send.max(depth.receive) > most {
             return Err(RdmaError::Depth { wanted: depth.send.max(depth.receive), most });
         }
@@ -98,8 +98,8 @@ impl QueuePair {
         let mut attributes = blank();
         attributes.qp_state = sys::QPS_INIT;
         attributes.port_num = device.port();
-        // What the peer may address: decided by what is registered, and for whom.
-        attributes.qp_access_flags = (sys::ACCESS_REMOTE_READ | sys::ACCESS_REMOTE_WRITE) as u32;
+        // The peer may send messages, and reach no memory by itself.
+        attributes.qp_access_flags = 0;
         let mask = sys::QP_STATE | sys::QP_PKEY_INDEX | sys::QP_PORT | sys::QP_ACCESS_FLAGS;
         own.modify("begin a queue pair", attributes, mask)?;
         Ok(own)
@@ -123,13 +123,11 @@ impl QueuePair {
         let mut gid = [[0; 8]; 2];
         gid[0].copy_from_slice(&peer.gid[..8]);
         gid[1].copy_from_slice(&peer.gid[8..]);
-        let limits = self.device.limits();
         let mut attributes = blank();
         attributes.qp_state = sys::QPS_RTR;
         attributes.path_mtu = mtu_code(self.device.path_mtu_bytes().min(peer.path_mtu_bytes));
         attributes.dest_qp_num = peer.number & 0x00ff_ffff;
         attributes.rq_psn = peer.packet_sequence & 0x00ff_ffff;
-        attributes.max_dest_rd_atomic = limits.reads_answered_max;
         attributes.min_rnr_timer = NOT_READY_CODE;
         attributes.ah_attr = sys::ibv_ah_attr {
             grh: sys::ibv_global_route {
@@ -159,7 +157,6 @@ impl QueuePair {
         attributes.retry_cnt = RETRIES;
         attributes.rnr_retry = RETRIES;
         attributes.sq_psn = self.packet_sequence;
-        attributes.max_rd_atomic = limits.reads_asked_max;
         let mask = sys::QP_STATE
             | sys::QP_TIMEOUT
             | sys::QP_RETRY_CNT

@@ -316,8 +316,6 @@ pub const QP_MAX_DEST_RD_ATOMIC: c_int = 1 << 17;
 pub const QP_DEST_QPN: c_int = 1 << 20;
 
 pub const ACCESS_LOCAL_WRITE: c_int = 1;
-pub const ACCESS_REMOTE_WRITE: c_int = 2;
-pub const ACCESS_REMOTE_READ: c_int = 4;
 
 pub const WR_SEND_WITH_IMM: c_int = 3;
 pub const SEND_SIGNALED: u32 = 2;
