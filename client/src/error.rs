@@ -208,6 +208,9 @@ pub enum ConnectionError {
         "no RDMA: look for a device here with `ibv_devices`, and for the server's `rdma` settings; MEMKV_TRANSPORT=auto goes on over TCP"
     )]
     NoRdma,
+    /// This process may not lock the memory that a queue pair needs.
+    #[error("memory cannot be registered for RDMA: raise the limit of locked memory (ulimit -l)")]
+    RdmaMemory,
     /// A queue pair was set up, and no packet passes.
     #[error("RDMA packets do not pass between this host and the server, though both have a device")]
     RdmaLost,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use memkv_transport::buf::BufPool;
+use memkv_transport::error::TransportError;
 use memkv_transport::net::{Reader, Writer};
 use memkv_transport::rdma::{self, Device, RdmaError, Selection};
 use memkv_transport::session::{ClientTerms, ServerInfo};
@@ -65,7 +66,7 @@ impl Rdma {
         let device = self.device(config, place).await?;
         let address = (config.server.host.as_str(), config.server.port);
         let connected = rdma::connect(address, &device, &config.key, terms, pool.clone()).await;
-        let (mut reader, mut writer, server) = connected.map_err(|error| ConnectionError::from(&error))?;
+        let (mut reader, mut writer, server) = connected.map_err(|error| why(&error))?;
         if server.queue_pair.is_some() {
             let first = tokio::time::timeout(FIRST_REQUEST_MAX, ping(&mut reader, &mut writer)).await;
             first.map_err(|_| ConnectionError::RdmaLost)??;
@@ -98,6 +99,16 @@ impl Rdma {
     }
 }
 
+fn why(error: &TransportError) -> ConnectionError {
+    tracing::debug!(%error, "no connection over RDMA");
+    let TransportError::Io(io) = error else { return ConnectionError::from(error) };
+    match io.get_ref().and_then(|inner| inner.downcast_ref::<RdmaError>()) {
+        Some(RdmaError::Registration { .. }) => ConnectionError::RdmaMemory,
+        Some(_) => ConnectionError::NoRdma,
+        None => ConnectionError::from(error),
+    }
+}
+
 /// The devices of these names, or the first one that can be used.
 fn open(names: &[String]) -> Result<Vec<Arc<Device>>, RdmaError> {
     if names.is_empty() {
@@ -114,8 +125,9 @@ async fn ping(reader: &mut Reader, writer: &mut Writer) -> Result<(), Connection
     let request = Request { namespace: &[], which: RequestWhich::Ping(Ping::default()) };
     request.encode(&mut frame.control).map_err(|_| ConnectionError::Local)?;
     writer.push(frame).map_err(|_| ConnectionError::Local)?;
-    writer.flush().await.map_err(|error| ConnectionError::from(&error))?;
-    let reply = reader.next().await.map_err(|error| ConnectionError::from(&error))?;
+    // A server that closes grants nothing: only reading shows it.
+    let (sent, reply) = tokio::join!(writer.flush(), reader.next());
+    let reply = sent.and(reply).map_err(|error| ConnectionError::from(&error))?;
     let reply = reply.ok_or(ConnectionError::Closed)?;
     let message = Message::new(reply.control).map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
     let response = Response::decode(&message);
