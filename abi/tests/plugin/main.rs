@@ -5,6 +5,8 @@
 mod client;
 mod faults;
 mod library;
+#[cfg(target_os = "linux")]
+mod rdma;
 mod saves;
 mod server;
 mod sessions;

@@ -35,8 +35,23 @@ impl Server {
             return None;
         };
         let data = TempDir::new().expect("a temporary directory");
+        configure(&data, if Transport::from_env() == Ok(Transport::Rdma) { "rdma: {}\n" } else { "" });
         let (child, address) = spawn(&binary, &data, "127.0.0.1:0");
         Some(Self { child, address, data })
+    }
+
+    /// As [`Server::start`], with this configuration.
+    pub fn start_configured(test: &str, document: &str) -> Option<Self> {
+        let mut server = Self::start(test)?;
+        server.kill();
+        server.configure(document);
+        server.start_again();
+        Some(server)
+    }
+
+    /// What the server is told when it starts the next time.
+    pub fn configure(&self, document: &str) {
+        configure(&self.data, document);
     }
 
     pub fn uri(&self, namespace: &str) -> String {
@@ -76,8 +91,11 @@ impl Server {
     /// How many messages the server got while `act` ran.
     pub fn round_trips<R>(&self, act: impl FnOnce() -> R) -> (u64, R) {
         let client = self.client("");
-        // A connection that is opened meanwhile registers memory, which is no round trip of the operation's.
-        let requests = || counter(&client, "requests") - counter(&client, "memory_registered");
+        // A connection that is opened meanwhile registers memory, or tries its queue pair, which is no round trip of the operation's.
+        let requests = || {
+            let begun = counter(&client, "memory_registered") + counter(&client, "connections_rdma");
+            counter(&client, "requests") - begun
+        };
         // What asking costs itself.
         let idle = requests().abs_diff(requests());
         let before = requests();
@@ -99,10 +117,16 @@ impl Drop for Server {
     }
 }
 
+fn configure(data: &TempDir, document: &str) {
+    std::fs::write(data.path().join("config.yaml"), document).expect("a temporary directory");
+}
+
 fn spawn(binary: &PathBuf, data: &TempDir, listen: &str) -> (Child, String) {
     let mut child = Command::new(binary)
         .args(["start", "--listen", listen, "--data"])
-        .arg(data.path())
+        .arg(data.path().join("data"))
+        .arg("--config")
+        .arg(data.path().join("config.yaml"))
         .env("MEMKV_AUTH_KEY", KEY)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

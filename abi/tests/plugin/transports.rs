@@ -13,7 +13,7 @@ use crate::sessions::bytes;
 #[test]
 #[cfg(target_os = "linux")]
 fn on_one_host_memory_is_shared() {
-    if Transport::from_env() == Ok(Transport::Tcp) {
+    if matches!(Transport::from_env(), Ok(Transport::Tcp | Transport::Rdma)) {
         return;
     }
     let Some(server) = Server::start("on_one_host_memory_is_shared") else { return };
