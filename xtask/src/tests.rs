@@ -5,6 +5,9 @@
 //!
 //! A test that cannot run here prints a line `MEMKV-SKIP <name> <reason>` on stdout and returns. It then counts as
 //! skipped, not as passed. A test that prints the line and fails is failed.
+//!
+//! Tests that need an RDMA device have `rdma` in their names and skip where there is none. `--rdma` runs them alone, in the guest of
+//! `tools/rdma`, where none may skip for that.
 
 mod tally;
 
@@ -35,6 +38,9 @@ pub struct Options {
     /// Print every test's output, not only that of failed ones.
     #[arg(short, long)]
     verbose: bool,
+    /// Run the tests that need an RDMA device, and no others, in a guest that has one: see tools/rdma/README.md.
+    #[arg(long, conflicts_with_all = ["filter", "package"])]
+    rdma: bool,
     /// End a test binary that runs longer than this; it counts as failed.
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
     timeout_s: u64,
@@ -56,8 +62,19 @@ struct Ended {
     elapsed: Duration,
 }
 
+/// The packages with tests that need an RDMA device, the targets they are in, and what their names contain there.
+const RDMA: &[(&str, &str, &str)] = &[
+    ("memkv-transport", "rdma", ""),
+    ("memkv-server", "operations", "over_rdma"),
+    ("memkv-server", "rdma", ""),
+    ("kv-store-memkv", "plugin", "rdma"),
+];
+
 /// Whether no test failed.
 pub fn run(options: &Options) -> Result<bool> {
+    if options.rdma {
+        return run_rdma(options);
+    }
     let mut total = Tally::default();
     // Tests of one package run the programs and libraries of others.
     shell::run(shell::cargo().arg("build").args(selection(&[], options.release)?))?;
@@ -71,6 +88,11 @@ pub fn run(options: &Options) -> Result<bool> {
             total.add(run_apart(feature, package, targets, options)?);
         }
     }
+    Ok(conclude(&total))
+}
+
+/// Tells what came out; whether no test failed.
+fn conclude(total: &Tally) -> bool {
     for failure in &total.failures {
         println!("failed: {failure}");
     }
@@ -78,7 +100,33 @@ pub fn run(options: &Options) -> Result<bool> {
         println!("skipped: {}: {}", skip.test, skip.reason);
     }
     println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skips.len());
-    Ok(total.failures.is_empty())
+    total.failures.is_empty()
+}
+
+fn run_rdma(options: &Options) -> Result<bool> {
+    let guest = shell::root().join("tools/rdma/guest");
+    shell::run(Command::new(&guest).arg("--prepare"))?;
+    // All of them, as for any other run: then nothing is built twice.
+    let selection = selection(&[], options.release)?;
+    shell::run(shell::cargo().arg("build").args(&selection))?;
+    let binaries = build(&selection)?;
+    let mut total = Tally::default();
+    for (package, target, names) in RDMA {
+        let name = format!("{package}::{target}");
+        let binary = binaries.iter().find(|binary| binary.name == name);
+        let binary = binary.with_context(|| format!("there are no tests {name}"))?;
+        let mut command = Command::new(&guest);
+        command.arg(&binary.executable);
+        surround(&mut command, binary);
+        command.args(["--color", "never", "--show-output", names]);
+        let ended = announced(&format!("{name} (rdma)"), command, options)?;
+        let mut tally = Tally::of_binary(&name, &ended.output, succeeded(&ended));
+        // A device was promised.
+        let skips = tally.skips.drain(..).map(|skip| format!("{}: skipped: {}", skip.test, skip.reason));
+        tally.failures.extend(skips);
+        total.add(report(tally, &ended, options));
+    }
+    Ok(conclude(&total))
 }
 
 /// What cargo is told about packages (none: all of them), features and the profile.
@@ -132,6 +180,14 @@ fn package_name(id: &str) -> String {
 
 fn run_binary(binary: &Binary, options: &Options) -> Result<Tally> {
     let mut command = Command::new(&binary.executable);
+    surround(&mut command, binary);
+    command.args(&options.filter).arg("--show-output");
+    let ended = announced(&binary.name, command, options)?;
+    Ok(report(Tally::of_binary(&binary.name, &ended.output, succeeded(&ended)), &ended, options))
+}
+
+/// Puts a test where cargo would.
+fn surround(command: &mut Command, binary: &Binary) {
     command.current_dir(&binary.package_root);
     // What cargo sets for a test, where it differs from what it set for us.
     command.env("CARGO_MANIFEST_DIR", &binary.package_root).env("CARGO_PKG_NAME", &binary.package);
@@ -139,9 +195,6 @@ fn run_binary(binary: &Binary, options: &Options) -> Result<Tally> {
     if let Some(programs) = binary.executable.ancestors().nth(2) {
         command.env("MEMKV_BIN_DIR", programs);
     }
-    command.args(&options.filter).arg("--show-output");
-    let ended = announced(&binary.name, command, options)?;
-    Ok(report(Tally::of_binary(&binary.name, &ended.output, succeeded(&ended)), &ended, options))
 }
 
 /// The documentation's examples: only cargo can run them.
