@@ -28,7 +28,7 @@ pub struct Target {
     #[arg(long, value_enum, conflicts_with = "uri")]
     mode: Option<Mode>,
     /// How much a server that is started holds.
-    #[arg(long, default_value = "2GiB", conflicts_with = "uri")]
+    #[arg(long, default_value = "1GiB", conflicts_with = "uri")]
     capacity: Size,
     /// Where its temporary directory is made; in file mode this decides which drive is measured [default: the system's].
     #[arg(long, value_name = "DIR", conflicts_with = "uri")]
@@ -50,6 +50,8 @@ pub struct Server {
     /// Its process, if it is on this host.
     process: Option<u32>,
     own: Option<(Child, TempDir)>,
+    /// Its memory, if it is our own and keeps its values there.
+    memory: Option<Size>,
 }
 
 impl Target {
@@ -59,7 +61,7 @@ impl Target {
             Some(uri) => {
                 let config = Config::from_env(uri)?;
                 let process = cpu::listener(&config.server);
-                Ok(Server { uri: uri.clone(), key: key_from_env()?, process, own: None })
+                Ok(Server { uri: uri.clone(), key: key_from_env()?, process, own: None, memory: None })
             }
             None => self.start(self.mode.unwrap_or(mode)),
         }
@@ -86,8 +88,9 @@ impl Target {
         })?;
         let address = announced(&mut child);
         let process = Some(child.id());
+        let memory = (mode == Mode::Memory).then_some(self.capacity);
         // From here on it is ended whatever happens.
-        let mut server = Server { uri: String::new(), key, process, own: Some((child, directory)) };
+        let mut server = Server { uri: String::new(), key, process, own: Some((child, directory)), memory };
         server.uri = format!("memkv://{}/bench", address?);
         Ok(server)
     }
@@ -145,6 +148,11 @@ impl Server {
         config.client_name = concat!("memkv-bench ", env!("CARGO_PKG_VERSION")).to_owned();
         config.settings.connections = connections.unwrap_or(config.settings.connections);
         Ok(Client::connect(config).await?)
+    }
+
+    /// Memory that a server of our own has not touched yet: whoever writes to a part of it first pays for its pages.
+    pub fn fresh_memory(&self) -> Option<Size> {
+        self.memory
     }
 
     /// Seconds it computed so far, if it is on this host.

@@ -38,8 +38,18 @@ fn refused(arguments: &[&str], code: i32, word: &str) {
     assert!(output.stdout.is_empty(), "{arguments:?}");
 }
 
-const SMALL: &[&str] =
-    &["--sizes", "4KiB,64KiB", "--seconds", "0.01", "--working-set", "256KiB", "--depth", "4"];
+const SMALL: &[&str] = &[
+    "--capacity",
+    "64MiB",
+    "--sizes",
+    "4KiB,64KiB",
+    "--seconds",
+    "0.01",
+    "--working-set",
+    "256KiB",
+    "--depth",
+    "4",
+];
 
 #[test]
 fn values_are_measured_over_every_transport() {

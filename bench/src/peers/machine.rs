@@ -17,6 +17,13 @@ fn field(path: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// Runnable threads of everyone, averaged over the last 1, 5 and 15 minutes. On a machine with a load of its own, who has more
+/// threads gets more of it: rates are then no measure, processor time still is.
+pub fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
+}
+
 fn machine() -> String {
     let unknown = || "unknown".to_owned();
     let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(unknown);
@@ -46,7 +53,13 @@ fn versions(python: Option<&Path>) -> Vec<String> {
 }
 
 /// Writes the page, and keeps its notes.
-pub fn write_page(path: &Path, lines: &[Line], command: &str, python: Option<&Path>) -> Result<()> {
+pub fn write_page(
+    path: &Path,
+    lines: &[Line],
+    command: &str,
+    load: &str,
+    python: Option<&Path>,
+) -> Result<()> {
     let notes = std::fs::read_to_string(path).unwrap_or_default();
     let notes = notes.find(NOTES).map_or(NOTES, |at| &notes[at..]);
     let missed = lines.iter().filter(|line| !line.met()).count();
@@ -61,6 +74,7 @@ pub fn write_page(path: &Path, lines: &[Line], command: &str, python: Option<&Pa
          Absolute rates are medians, too, in 10^9 bytes a second, and good for nothing but this run.\n\n",
     );
     writeln!(page, "- Machine: {}", machine())?;
+    writeln!(page, "- Load when it began, besides the bench: {load}")?;
     writeln!(page, "- Versions: {}", versions(python).join("; "))?;
     writeln!(page, "- Goals met: {} of {goals}\n", goals - missed)?;
     page.push_str(WHAT);

@@ -107,6 +107,7 @@ pub fn run_part(part: &Part) -> Result<()> {
 /// Whether every goal was met.
 pub fn run(options: &Options) -> Result<bool> {
     let program = options.programs.join("memkv");
+    let load = machine::load();
     let mut lines = Vec::new();
     for part in Measured::value_variants() {
         if options.only.is_empty() || options.only.contains(part) {
@@ -119,7 +120,7 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if let Some(page) = &options.page {
         let command = "cargo xtask bench peers --page docs/benchmarks.md";
-        machine::write_page(page, &lines, command, options.python.as_deref())?;
+        machine::write_page(page, &lines, command, &load, options.python.as_deref())?;
     }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&lines)?);
@@ -215,9 +216,14 @@ fn compared(case: &Case, act: Act, samples: &Samples) -> Vec<Line> {
         lines.push(beside(LOCAL, peer, if small { None } else { at_least(1.0) }));
     }
     lines.push(beside(NO_MAC, BARE, None));
-    if case.value_bytes == 1 << 20 && act == Act::Read {
-        lines.push(computed(samples, TCP, 1.2));
-        lines.push(computed(samples, LOCAL, 0.8));
+    if !small {
+        let least = case.value_bytes == 1 << 20 && act == Act::Read;
+        let at_most = |most: f64| least.then_some(Goal::AtMost(most));
+        let computed = |ours, peer, goal| computed(case, act, samples, ours, peer, goal);
+        lines.push(computed(TCP, "redis", at_most(1.2)));
+        lines.push(computed(LOCAL, "redis", at_most(0.8)));
+        lines.push(computed(TCP, BARE, None));
+        lines.push(computed(NO_MAC, BARE, None));
     }
     lines.into_iter().flatten().collect()
 }
@@ -226,10 +232,17 @@ fn rates((ours, peer): (&Sample, &Sample)) -> (f64, f64) {
     (ours.gb_per_s(), peer.gb_per_s())
 }
 
-/// Processor time of client and server for a gigabyte, beside redis's.
-fn computed(samples: &Samples, ours: &str, most: f64) -> Option<Line> {
-    let rounds = samples.get(ours)?.iter().zip(samples.get("redis")?);
+/// Processor time of client and server for a gigabyte: what else this machine does changes it little.
+fn computed(
+    case: &Case,
+    act: Act,
+    samples: &Samples,
+    ours: &str,
+    peer: &'static str,
+    goal: Option<Goal>,
+) -> Option<Line> {
+    let rounds = samples.get(ours)?.iter().zip(samples.get(peer)?);
     let rounds: Vec<(f64, f64)> = rounds.map(|(a, b)| (a.cpu_s_per_gb(), b.cpu_s_per_gb())).collect();
-    let what = format!("{ours}, processor time of 1 MiB reads");
-    Some(Line::ratio(what, &rounds, "s/GB", "redis", Some(Goal::AtMost(most))))
+    let what = format!("{ours}, {} {}: processor time", act.name(), case.name);
+    Some(Line::ratio(what, &rounds, "s/GB", peer, goal))
 }
