@@ -306,7 +306,7 @@ impl World {
         }
         self.release(usize::MAX);
         self.report_sent();
-        assert_eq!(self.service.requests_open(), 0, "requests are left over");
+        assert_eq!(self.service.held().requests, 0, "requests are left over");
         self.service.stop(self.now_ms);
         self.settle();
         assert!(self.stopped, "the service does not stop");

@@ -4,6 +4,7 @@
 //! - [`session`]: set-up of a connection, and the keys that come out of it;
 //! - [`receiver`] and [`sealer`]: one direction each of an established connection;
 //! - [`error`]: what can go wrong, and who is at fault;
+//! - [`planted`]: bugs that the simulation has to find, in no build but its own;
 //! - [`link`]: a byte link in virtual time, with faults, for simulations;
 //! - [`shared`]: memory that two processes of one host share;
 //! - [`stream`], [`net`], [`tcp`] and [`local`]: all this over asynchronous byte streams;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod link;
 pub mod local;
 pub mod net;
+pub mod planted;
 #[cfg(target_os = "linux")]
 pub mod rdma;
 pub mod receiver;

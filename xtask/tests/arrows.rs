@@ -104,3 +104,22 @@ fn client_and_server_never_see_each_other() {
         assert!(!strangers, "{} -> {}", dependency.from, dependency.to);
     }
 }
+
+/// No program that serves has code in it that is wrong on purpose.
+#[test]
+fn bugs_are_planted_in_the_simulation_alone() {
+    const FEATURE: &str = "planted-bugs";
+    let metadata = metadata();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let name = package["name"].as_str().expect("name");
+        for (feature, enables) in package["features"].as_object().expect("features") {
+            let enables = enables.as_array().expect("a list").iter().filter_map(Value::as_str);
+            let plants = enables.filter(|enabled| enabled.contains(FEATURE)).count() > 0;
+            assert!(!plants || (name, feature.as_str()) == ("memkv-simulation", FEATURE), "{name}/{feature}");
+        }
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let features = dependency["features"].as_array().expect("a list");
+            assert!(features.iter().all(|feature| feature != FEATURE), "{name} plants bugs in {dependency}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The inside of a [`Core`]: how calls move between queue, connections and their end.
 
+use memkv_transport::planted::{self, Bug};
 use memkv_transport::receiver::Frame;
 use memkv_wire::{Response, Retry, Status, control};
 
@@ -134,6 +135,7 @@ impl Core {
         let calls = self.calls.iter().filter(|call| !call.abandoned).filter_map(|call| match call.place {
             Place::Free | Place::Finished(_) => None,
             Place::Delayed { until_ms } => Some(until_ms.min(call.deadline_ms)),
+            _ if planted::is(Bug::DeadlineNotArmed) => None,
             Place::Queued | Place::Outstanding { .. } => Some(call.deadline_ms),
         });
         let connections = self.connections.iter().filter_map(|connection| match connection.state {
@@ -252,7 +254,15 @@ impl Core {
             let mut control = self.spare_replies.pop().unwrap_or_default();
             control.clear();
             control.extend_from_slice(frame.control);
-            call.inbox.push_back(Reply { control, payload: frame.payload });
+            if planted::is(Bug::ReplyBufferReused)
+                && let Some(unread) = call.inbox.back_mut()
+            {
+                unread.control.clone_from(&control);
+            }
+            let to =
+                if planted::now_and_then(Bug::ReplyToAnotherCall, 4) { self.another_call(id) } else { id };
+            let reply = Reply { control, payload: frame.payload };
+            self.calls[to.slot as usize].inbox.push_back(reply);
             // The end of a call wakes its owner too.
             if !(last && sent_whole) {
                 self.commands.push_back(Command::Wake(id));
@@ -262,6 +272,17 @@ impl Core {
             self.complete(now_ms, id, slot, request_id);
         }
         Ok(())
+    }
+
+    /// Another call of the same operation, where a planted bug sends a reply.
+    fn another_call(&self, id: CallId) -> CallId {
+        let operation = self.calls[id.slot as usize].message.operation();
+        let other = |(slot, call): &(usize, &Call)| {
+            let outstanding = matches!(call.place, Place::Outstanding { .. }) && !call.abandoned;
+            outstanding && *slot != id.slot as usize && call.message.operation() == operation
+        };
+        let found = self.calls.iter().enumerate().find(other);
+        found.map_or(id, |(slot, call)| CallId { slot: slot as u32, generation: call.generation })
     }
 
     /// A message is sent whole and answered whole.

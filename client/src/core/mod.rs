@@ -27,6 +27,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use memkv_transport::buf::Buf;
+use memkv_transport::planted::{self, Bug};
 use memkv_transport::receiver::Frame;
 use memkv_wire::control::ControlBuf;
 
@@ -153,7 +154,9 @@ impl Core {
             self.finish(id, Err(Error::Closed));
             return id;
         }
-        self.arm(deadline_ms);
+        if !planted::is(Bug::DeadlineNotArmed) {
+            self.arm(deadline_ms);
+        }
         self.queue(id);
         self.pump(now_ms);
         id
@@ -374,6 +377,12 @@ impl Core {
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Calls that are not over, or whose owners have not asked what became of them, and those given up whose requests
+    /// still are on a connection.
+    pub fn calls_open(&self) -> usize {
+        self.calls.len() - self.free_calls.len()
     }
 
     /// The places of the pool.

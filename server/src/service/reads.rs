@@ -115,7 +115,7 @@ impl ReadError {
 /// A step under way.
 pub(super) struct ReadInFlight {
     pin: PinId,
-    request: Name,
+    pub(super) request: Name,
     connection: ConnectionId,
     item: usize,
     window_bytes: usize,

@@ -68,6 +68,13 @@ impl<T> Slab<T> {
         Some(removed)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (Name, &T)> {
+        let things = self.entries.iter().zip(0..);
+        things.filter_map(|((generation, thing), place)| {
+            Some((Name { place, generation: *generation }, thing.as_ref()?))
+        })
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

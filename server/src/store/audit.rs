@@ -11,6 +11,10 @@ pub enum AuditError {
     LivesInFree { extent: u32, records: usize },
     #[error("value {entry}: {counted} references counted, {found} found")]
     References { entry: u32, counted: u32, found: u32 },
+    #[error("a manifest names value {entry}, which is gone")]
+    Dangling { entry: u32 },
+    #[error("a lease on value {entry}, which is gone")]
+    LeaseOfNothing { entry: u32 },
     #[error("namespace {namespace}: {counted} bytes counted, {found} stored")]
     Namespace { namespace: u16, counted: u64, found: u64 },
     #[error("device {device}: {free} free extents listed, {found} found")]
@@ -48,6 +52,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             }
         }
         Ok(())
+    }
+
+    /// What is stored under a key. Unlike [`Store::exists`] it does not count as a use.
+    pub fn holds(&self, key: Key<'_>) -> Option<ValueInfo> {
+        let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+        let view = self.catalog.view(self.catalog.find(&digest)?);
+        Some(ValueInfo { length: view.length, checksum: view.checksum })
     }
 
     /// Bytes that are charged and not stored yet.
@@ -92,6 +103,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let published = self.manifests.chunks();
         let on_way = self.manifest_ops.values().flat_map(|op| op.chunks());
         published.chain(on_way).for_each(|chunk| *found.entry(chunk).or_default() += 1);
+        if let Some(gone) = found.keys().find(|entry| !self.catalog.is_live(**entry)) {
+            return Err(AuditError::Dangling { entry: gone.0 });
+        }
+        if let Some(gone) = self.leases.entries().find(|entry| !self.catalog.is_live(*entry)) {
+            return Err(AuditError::LeaseOfNothing { entry: gone.0 });
+        }
         for id in self.catalog.ids() {
             let counted = self.catalog.view(id).refs;
             let found = found.get(&id).copied().unwrap_or(0);

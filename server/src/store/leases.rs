@@ -75,6 +75,11 @@ impl Leases {
         self.ends.first().map(|(until, ..)| *until)
     }
 
+    /// What is leased.
+    pub fn entries(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.holders.keys().copied()
+    }
+
     pub fn len(&self) -> usize {
         self.until.len()
     }

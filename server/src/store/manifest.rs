@@ -13,6 +13,7 @@
 
 use std::ops::Bound;
 
+use memkv_transport::planted::{self, Bug};
 use zerocopy::{FromBytes, IntoBytes};
 
 use smallvec::SmallVec;
@@ -249,7 +250,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if !checked.conflicts.is_empty() {
             return Ok(Some(Outcome::ManifestConflict { chunks: checked.conflicts }));
         }
-        if !checked.missing.is_empty() {
+        if !checked.missing.is_empty() && !planted::is(Bug::MissingChunkPublished) {
             self.counters.manifests_incomplete += 1;
             let until_ms = self.now_ms + self.config.lease_ms(put.lease_ms);
             for id in checked.entries {
@@ -272,7 +273,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let current = self.manifests.current(namespace, put.name, put.role).map(|(_, meta)| meta);
         let stored = current.map_or(0, |meta| meta.generation);
         match put.generation {
-            Some(generation) if generation > stored => Ok(Some(generation)),
+            Some(generation) if generation > stored || planted::is(Bug::StaleGenerationAccepted) => {
+                Ok(Some(generation))
+            }
             Some(generation)
                 if current.is_some_and(|meta| meta.generation == generation && meta.body == body) =>
             {
@@ -346,7 +349,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             failed: None,
             then: JobThen::Manifest(id),
         };
-        let needs = self.chunk_needs(&entries);
+        let needs = match planted::is(Bug::ChunkFlushSkipped) {
+            true => Vec::new(),
+            false => self.chunk_needs(&entries),
+        };
         let meta = Meta {
             name: (namespace, put.name.to_vec(), refs),
             generation,
@@ -433,7 +439,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if op.failed.is_some() {
             return self.end_failed_manifest(id, Some(job));
         }
-        let needs: Vec<_> = job.places.iter().flat_map(|place| self.extent_needs(place.extent)).collect();
+        let mut needs: Vec<_> = job.places.iter().flat_map(|place| self.extent_needs(place.extent)).collect();
+        if planted::is(Bug::ManifestFlushSkipped) {
+            needs.clear();
+        }
         if let Some(op) = self.manifest_ops.get_mut(&id) {
             op.job = Some(job);
         }
@@ -451,7 +460,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let current = self.manifests.names.get(&(namespace, name, refs)).copied();
         let published = current.and_then(|entry| self.manifests.meta(entry));
         let stored = published.map_or(0, |meta| meta.generation);
-        let superseded = stored >= generation;
+        let superseded = stored >= generation && !planted::is(Bug::StaleGenerationAccepted);
         // Two attempts of one put may be under way at once: the later one finds its like published.
         let repeated =
             published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
@@ -551,7 +560,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// Takes a manifest out; its chunks lose their references.
     pub(super) fn remove_manifest(&mut self, id: EntryId) {
         let Some(meta) = self.manifests.remove(id, self.catalog.view(id).tick) else { return };
-        meta.chunks.iter().for_each(|chunk| self.catalog.drop_ref(*chunk));
+        let leaked = usize::from(planted::is(Bug::ReferenceLeaked));
+        meta.chunks.iter().skip(leaked).for_each(|chunk| self.catalog.drop_ref(*chunk));
         let places = self.catalog.places(id);
         self.remove_entry(id);
         self.manifest_removed(&places);

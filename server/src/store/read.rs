@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memkv_transport::planted::{self, Bug};
+
 use super::*;
 use smallvec::SmallVec;
 
@@ -119,7 +121,8 @@ impl RecordRead {
         bytes: &[u8],
     ) -> Result<Checksum, Corrupt> {
         let expected = checksums.1.get((block - checksums.0) as usize).ok_or(Corrupt::Header)?;
-        if Checksum::of_block(bytes) == *expected { Ok(*expected) } else { Err(Corrupt::Block { block }) }
+        let holds = Checksum::of_block(bytes) == *expected || planted::is(Bug::ChecksumUnchecked);
+        if holds { Ok(*expected) } else { Err(Corrupt::Block { block }) }
     }
 
     /// Whether head and data are one run of bytes.

@@ -10,6 +10,8 @@
 //!
 //! Until then a moved record is in two places, and a delete names both: `Reclaim::moving` knows the other one.
 
+use memkv_transport::planted::{self, Bug};
+
 use super::*;
 use crate::store::durability::{Need, Then};
 use crate::store::format::{PACK_ALIGN, Record};
@@ -187,7 +189,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             if !self.manifests.is_settled(id) {
                 self.settle_manifests();
             }
-            if self.manifests.is_settled(id) && !self.leases.is_leased(id) {
+            if self.manifests.is_settled(id) && !self.is_leased(id) {
                 self.counters.manifests_evicted += 1;
                 self.remove_manifest(id);
             }
@@ -256,7 +258,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     //= MKV-PUT-4
     fn is_hot(&self, id: EntryId, cutoff: u32) -> bool {
         let view = self.catalog.view(id);
-        view.refs > 0 || view.manifest || view.tick >= cutoff || self.leases.is_leased(id)
+        view.refs > 0 || view.manifest || view.tick >= cutoff || self.is_leased(id)
+    }
+
+    fn is_leased(&self, id: EntryId) -> bool {
+        self.leases.is_leased(id) && !planted::is(Bug::LeaseIgnored)
     }
 
     fn start_batch(&mut self, device: usize, extents: Vec<u32>, keep: Vec<(EntryId, u32)>) {
@@ -333,7 +339,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         for (entry, digest, part, from) in records {
             let lives = self.catalog.find(&digest) == Some(entry)
                 && self.catalog.places(entry).get(part as usize) == Some(&from);
-            if !lives {
+            if !lives || planted::now_and_then(Bug::LiveRecordNotMoved, 4) {
                 continue;
             }
             let Some(bytes) = &bytes else {
@@ -489,6 +495,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         for extent in stuck {
             self.devices[device].extents[extent as usize].state = ExtentState::Sealed;
         }
+        if planted::is(Bug::ReuseBeforeFlush) {
+            targets.clear();
+        }
         let needs: Vec<_> = targets.into_iter().flat_map(|extent| self.extent_needs(extent)).collect();
         self.wait(needs, Then::Moved(id));
     }
@@ -525,6 +534,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.devices[device].log(&Entry::Freed { extent, seq });
         }
         let position = self.devices[device].journal.appended;
+        if planted::is(Bug::ReuseBeforeFlush) {
+            return self.batch_freed(id);
+        }
         self.wait([Need::Journal { device, position }], Then::Freed(id));
     }
 
@@ -585,6 +597,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         for extent in extents {
             target.extents[extent as usize].state = ExtentState::Free;
             target.free.push_back(extent);
+            if planted::is(Bug::ExtentFreedTwice) {
+                target.free.push_back(extent);
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use memkv_transport::planted::{self, Bug};
+
 use super::checkpoint::{Rewrite, SuperblockWrite};
 use super::command::Geometry;
 use super::format::{DATA_OFFSET, Superblock};
@@ -197,6 +199,9 @@ impl Device {
 
     /// Adds an entry to the journal.
     pub fn log(&mut self, entry: &Entry) {
+        if planted::now_and_then(Bug::JournalEntryLost, 8) {
+            return;
+        }
         self.journal.append(entry);
         if let Some(rewrite) = &mut self.rewrite {
             rewrite.journal.append(entry);

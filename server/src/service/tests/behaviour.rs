@@ -126,7 +126,7 @@ fn values_of_every_size_are_written_and_read() {
         assert_eq!(read(&mut world, connection, key.as_bytes(), 0, 0), Ok(value), "{length}");
         assert_eq!(exists(&mut world, connection, &[key.as_bytes(), b"none"]), [length as u64, 0]);
     }
-    assert_eq!(world.service.requests_open(), 0);
+    assert_eq!(world.service.held().requests, 0);
 }
 
 //= MKV-RD-3 test
@@ -228,7 +228,7 @@ fn what_is_cut_off_or_not_whole_leaves_nothing() {
         }
         let other = world.connect(2);
         assert_eq!(exists(&mut world, other, &[b"k"]), [0]);
-        assert_eq!(world.service.requests_open(), 0);
+        assert_eq!(world.service.held().requests, 0);
     }
     let connection = world.connect(1);
     let one = [all[0]];

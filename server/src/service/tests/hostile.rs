@@ -36,7 +36,7 @@ fn more_requests_than_allowed_end_the_connection() {
     world.frame(connection, 70_000, true, &Request { namespace: b"", which }, &[]);
     assert_eq!(world.closed, [(connection, CloseReason::TooManyRequests)]);
     world.release_held();
-    assert_eq!(world.service.requests_open(), 0);
+    assert_eq!(world.service.held().requests, 0);
 }
 
 //= MKV-MSG-1 test
@@ -53,7 +53,7 @@ fn a_request_id_in_use_ends_the_connection() {
     world.frame(connection, 1, true, &Request { namespace: b"", which }, b"abc");
     assert_eq!(world.closed, [(connection, CloseReason::RequestIdReused)]);
     world.release_held();
-    assert_eq!(world.service.requests_open(), 0);
+    assert_eq!(world.service.held().requests, 0);
 }
 
 //= MKV-MSG-3 test
@@ -73,7 +73,7 @@ fn frames_that_contradict_the_first_end_the_message() {
         assert_eq!((frames.len(), frames[0].status()), (1, Status::Invalid));
     }
     assert_eq!(exists(&mut world, connection, &[b"one", b"other"]), [0, 0]);
-    assert_eq!(world.service.requests_open(), 0);
+    assert_eq!(world.service.held().requests, 0);
 }
 
 /// A peer that takes nothing holds one window; another one is served meanwhile.
@@ -152,8 +152,8 @@ fn any_frames(seed: u64) {
     }
     world.release_held();
     world.report_sent();
-    assert_eq!(world.service.requests_open(), 0);
-    world.service.check_idle();
+    assert_eq!(world.service.held().requests, 0);
+    assert_eq!(world.service.held(), Held::default());
     world.service.stop(world.now_ms);
     world.settle();
     assert!(world.stopped);
