@@ -304,6 +304,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         self.next_lsn = self.generation << GENERATION_SHIFT;
         self.next_extent_seq = self.generation << GENERATION_SHIFT;
+        // A client may still name an allocation of the process before: it must not mean another one.
+        self.next_id = self.generation << GENERATION_SHIFT;
         Ok(())
     }
 }
