@@ -2,13 +2,14 @@
 //!
 //! Owns what is stored, what a loss of power would leave of it, and the writes between two flushes. Invariants: a read
 //! sees every completed write; after [`Disk::lose_power`] every byte is one that was flushed, or of a write since, whole, torn
-//! at a sector, or missing, in any mixture: a drive may write its cache in any order.
+//! at a sector, or missing, in any mixture: a drive may write its cache in any order. That holds of an honest disk; one that
+//! is told to by a [`DiskFault`] fails, or lies, once for each.
 //!
 //! Latency is not its business; the world decides when a command takes place.
 
 use std::collections::BTreeMap;
 
-use memkv_server::store::{IoError, Op};
+use memkv_server::store::{Done, IoError, Op};
 use memkv_transport::buf::Buf;
 
 use crate::random::Random;
@@ -30,7 +31,48 @@ pub struct Disk {
     unflushed: Vec<Write>,
     /// Numbers completed writes, so that a flush covers those completed before it was submitted.
     completed: u64,
+    /// Faults that wait for a command to befall.
+    faults: Vec<DiskFault>,
+    /// Writes to come that find no space.
+    full: u32,
 }
+
+/// What a disk does wrong, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// A read ends in an error.
+    ReadFails,
+    /// A write ends in an error and changes nothing.
+    WriteFails,
+    /// A flush ends in an error and makes nothing safe.
+    FlushFails,
+    /// A write stops half-way and says so.
+    WriteShort,
+    /// There is no space for some writes.
+    Full,
+    /// A write goes to another place, and all seems well.
+    WriteMisdirected,
+    /// A flush does nothing, and all seems well.
+    FlushLost,
+    /// A stored bit flips for good.
+    BitRot,
+}
+
+impl DiskFault {
+    /// The faults that the disk owns up to.
+    pub const HONEST: [DiskFault; 5] = [
+        DiskFault::ReadFails,
+        DiskFault::WriteFails,
+        DiskFault::FlushFails,
+        DiskFault::WriteShort,
+        DiskFault::Full,
+    ];
+    pub const LIES: [DiskFault; 3] = [DiskFault::WriteMisdirected, DiskFault::FlushLost, DiskFault::BitRot];
+}
+
+const EIO: IoError = IoError::Failed { errno: 5 };
+/// How many writes find a full disk full.
+const FULL_WRITES: u32 = 12;
 
 #[derive(Clone, Debug)]
 struct Write {
@@ -56,6 +98,8 @@ impl Disk {
             durable: Pages::new(),
             unflushed: Vec::new(),
             completed: 0,
+            faults: Vec::new(),
+            full: 0,
         }
     }
 
@@ -80,6 +124,85 @@ impl Disk {
             Op::Flush => Effect::Flush { completed: self.completed },
             Op::Discard { ranges } => Effect::Discard { ranges: ranges.clone() },
         }
+    }
+
+    /// The next command that this fault can befall suffers it.
+    pub fn suffer(&mut self, fault: DiskFault, random: &mut Random) {
+        match fault {
+            DiskFault::Full => self.full = FULL_WRITES,
+            DiskFault::BitRot => self.rot(random),
+            fault => self.faults.push(fault),
+        }
+    }
+
+    /// No fault befalls it any more.
+    pub fn heal(&mut self) {
+        self.faults.clear();
+        self.full = 0;
+    }
+
+    fn rot(&mut self, random: &mut Random) {
+        let count = self.durable.len() as u64;
+        let Some(number) = random.next().checked_rem(count) else { return };
+        let Some((page, bytes)) = self.durable.iter_mut().nth(number as usize) else { return };
+        let (at, bit) = (random.below(PAGE_BYTES as u64) as usize, 1 << random.below(8));
+        bytes[at] ^= bit;
+        if let Some(current) = self.current.get_mut(page) {
+            current[at] ^= bit;
+        }
+    }
+
+    fn is_befallen(&mut self, fault: DiskFault) -> bool {
+        let found = self.faults.iter().position(|waiting| *waiting == fault);
+        found.is_some_and(|place| {
+            self.faults.swap_remove(place);
+            true
+        })
+    }
+
+    /// A command takes place.
+    pub fn carry_out(&mut self, effect: Effect, random: &mut Random) -> Result<Done, IoError> {
+        match effect {
+            Effect::Write { offset, bytes } => self.write_or_fail(offset, bytes, random)?,
+            Effect::Flush { .. } if self.is_befallen(DiskFault::FlushFails) => return Err(EIO),
+            Effect::Flush { .. } if self.is_befallen(DiskFault::FlushLost) => {}
+            Effect::Flush { completed } => self.flush(completed),
+            Effect::Discard { ranges } => self.discard(&ranges),
+            Effect::Read { offset, length } => {
+                let mut bytes = vec![0; length];
+                self.read_or_fail(offset, &mut bytes)?;
+                return Ok(Done::Read(bytes.into()));
+            }
+        }
+        Ok(Done::Ok)
+    }
+
+    fn write_or_fail(&mut self, offset: u64, bytes: Vec<u8>, random: &mut Random) -> Result<(), IoError> {
+        if self.full > 0 {
+            self.full -= 1;
+            return Err(IoError::NoSpace);
+        }
+        if self.is_befallen(DiskFault::WriteFails) {
+            return Err(EIO);
+        }
+        if self.is_befallen(DiskFault::WriteShort) {
+            let asked = bytes.len() as u64;
+            let done = random.below(asked / SECTOR_BYTES as u64 + 1) * SECTOR_BYTES as u64;
+            self.write(offset, bytes[..done.min(asked) as usize].to_vec())?;
+            return Err(IoError::Short { done, asked });
+        }
+        if self.is_befallen(DiskFault::WriteMisdirected) {
+            let last = (self.capacity_bytes - bytes.len() as u64) / SECTOR_BYTES as u64;
+            return self.write(random.below(last + 1) * SECTOR_BYTES as u64, bytes);
+        }
+        self.write(offset, bytes)
+    }
+
+    pub fn read_or_fail(&mut self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        if self.is_befallen(DiskFault::ReadFails) {
+            return Err(EIO);
+        }
+        self.read(offset, into)
     }
 
     pub fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), IoError> {

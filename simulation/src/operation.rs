@@ -1,4 +1,4 @@
-//! What the world's client does: operations of several calls, each a small state machine over the client's real messages.
+//! What the world's clients do: operations of several calls, each a small state machine over the client's real messages.
 //!
 //! An [`Operation`] is given the frames of its calls and says what comes next. It checks all bytes it gets; what it
 //! learns goes into the [`Model`].
@@ -16,10 +16,10 @@ use memkv_client::{Published, PutItem, ReadRange, Reference};
 use memkv_transport::buf::Buf;
 use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Status, checksum, limits, op};
 
-use crate::content::{ChunkId, Chunks, Version, body, key, read_body};
-use crate::model::{Model, Name};
+use crate::content::{self, ChunkId, Version, body, key, read_body};
+use crate::model::{Model, Name, Since, Tag, Trust};
 
-const NAMESPACE: &[u8] = b"world";
+pub const NAMESPACE: &[u8] = b"world";
 
 /// What an operation is to do, as the workload drew it.
 #[derive(Clone, Debug)]
@@ -56,30 +56,13 @@ pub enum Plan {
     },
 }
 
-impl Plan {
-    /// The name it is about: operations on one name follow one another.
-    pub fn name(&self) -> Option<Name> {
-        match self {
-            Plan::Save { name, .. } | Plan::Restore { name } | Plan::DeleteManifest { name } => Some(*name),
-            Plan::Write { .. }
-            | Plan::Read { .. }
-            | Plan::Exists { .. }
-            | Plan::Delete { .. }
-            | Plan::List
-            | Plan::Piecewise { .. } => None,
-        }
-    }
-}
-
 /// What the world must know to judge an answer.
 #[derive(Debug)]
 pub struct Judge<'a> {
     pub model: &'a mut Model,
-    pub chunks: &'a mut Chunks,
-    /// Whether stored bytes may have turned into misses: the disks damage what they read.
-    pub rot: bool,
-    /// Whether sessions, and values that none names, may have been evicted.
-    pub tight: bool,
+    pub now_ms: u64,
+    /// The server has no disk left that works: what it says it deleted it may only not see.
+    pub blind: bool,
 }
 
 /// Where an operation is.
@@ -110,8 +93,16 @@ pub struct Operation {
     pub plan: Plan,
     stage: Stage,
     attempts: u32,
+    /// Of what it does to a name.
+    tag: Option<Tag>,
+    /// When its present call began.
+    since: Since,
     /// The chunks that had to be there when it began.
     there: BTreeMap<ChunkId, u64>,
+    /// The version whose chunks it fetches, and how long they are leased to it.
+    fetched: Option<(Version, u64)>,
+    /// How often each of these chunks had been asked to be deleted by then; `None` when that was going on.
+    deletes: Vec<Option<u64>>,
 }
 
 /// What comes of progress.
@@ -130,14 +121,60 @@ pub type Violation = String;
 
 impl Operation {
     /// The operation and its first message.
-    pub fn begin(plan: Plan, core: &mut Core, chunks: &mut Chunks, model: &Model) -> (Operation, Message) {
+    pub fn begin(plan: Plan, core: &mut Core, judge: &mut Judge<'_>) -> (Operation, Message) {
         let mut message = core.message();
-        let stage = first(&plan, &mut message, chunks);
-        (Operation { plan, stage, attempts: 0, there: model.must_be_there() }, message)
+        let stage = first(&plan, &mut message);
+        let model = &mut *judge.model;
+        let tag = match &plan {
+            Plan::Save { name, version, .. } => Some(model.put_begins(*name, *version)),
+            Plan::Restore { name } => Some(model.get_begins(*name)),
+            Plan::DeleteManifest { name } => Some(model.delete_begins(*name)),
+            Plan::Delete { chunks } => {
+                chunks.iter().for_each(|chunk| model.chunk_delete_begins(*chunk));
+                None
+            }
+            _ => None,
+        };
+        let operation = Operation {
+            plan,
+            stage,
+            attempts: 0,
+            tag,
+            since: model.since(judge.now_ms),
+            there: model.must_be_there(judge.now_ms),
+            fetched: None,
+            deletes: Vec::new(),
+        };
+        (operation, message)
+    }
+
+    /// Nobody waits for it any more.
+    pub fn give_up(&mut self, model: &mut Model) {
+        if let Some(tag) = self.tag.take() {
+            model.unknown(tag);
+        }
+        if let (Plan::Delete { chunks }, Stage::Delete(_)) = (&self.plan, &self.stage) {
+            chunks.iter().for_each(|chunk| model.chunk_delete_ends(*chunk, false));
+        }
     }
 
     /// Takes what happened to the call.
     pub fn progress(
+        &mut self,
+        progress: Progress,
+        core: &mut Core,
+        judge: &mut Judge<'_>,
+    ) -> Result<Next, Violation> {
+        let next = self.step(progress, core, judge)?;
+        match next {
+            Next::Over => self.give_up(judge.model),
+            Next::Call(_) => self.since = judge.model.since(judge.now_ms),
+            Next::Wait => {}
+        }
+        Ok(next)
+    }
+
+    fn step(
         &mut self,
         progress: Progress,
         core: &mut Core,
@@ -157,16 +194,13 @@ impl Operation {
                 Ok(Next::Wait)
             }
             Progress::Done => self.done(core, judge),
-            Progress::Failed(error) => {
-                self.unknown(judge.model);
-                match error {
-                    // A link that damages bytes ends in one of these, and so does a crash.
-                    Error::Timeout { .. } | Error::Connection(_) | Error::Closed | Error::Peer(_) => {
-                        Ok(Next::Over)
-                    }
-                    Error::Misuse(_) | Error::Storage(_) => Err(format!("a call failed with {error}")),
+            Progress::Failed(error) => match error {
+                // A link that damages bytes ends in one of these, and so does a crash.
+                Error::Timeout { .. } | Error::Connection(_) | Error::Closed | Error::Peer(_) => {
+                    Ok(Next::Over)
                 }
-            }
+                Error::Misuse(_) | Error::Storage(_) => Err(format!("a call failed with {error}")),
+            },
         }
     }
 
@@ -197,16 +231,6 @@ impl Operation {
         }
     }
 
-    /// The outcome is not known: what the operation asked for may happen, now or later.
-    fn unknown(&self, model: &mut Model) {
-        match (&self.plan, &self.stage) {
-            (Plan::Save { name, version, .. }, Stage::Publish(_)) => model.put_unknown(*name, *version),
-            (Plan::DeleteManifest { name }, _) => model.delete_unknown(*name),
-            (Plan::Delete { chunks }, _) => chunks.iter().for_each(|chunk| model.chunk_may_be_gone(*chunk)),
-            _ => {}
-        }
-    }
-
     fn done(&mut self, core: &mut Core, judge: &mut Judge<'_>) -> Result<Next, Violation> {
         let stage = std::mem::replace(&mut self.stage, Stage::Single(None, Single::List));
         match stage {
@@ -220,10 +244,10 @@ impl Operation {
             }
             Stage::Write(replies) => {
                 let Plan::Write { chunks } = &self.plan else { return Err("a write of another plan".into()) };
-                written(replies.finish(), chunks, judge.model)
+                self.written(replies.finish(), chunks, judge)
             }
             Stage::Exists(replies) => self.existing(replies.finish(), judge),
-            Stage::Delete(replies) => self.deleted(replies.finish(), judge.model),
+            Stage::Delete(replies) => self.deleted(replies.finish(), judge),
             Stage::Single(kept, what) => {
                 let kept = kept.ok_or("a call is done without a reply")?;
                 self.single_done(&kept, what, core, judge)
@@ -242,7 +266,13 @@ impl Operation {
         };
         match result {
             Ok(Published::Committed { generation }) if generation == *version => {
-                judge.model.put_acknowledged(*name, *version);
+                self.tag.take().map_or(Ok(()), |tag| judge.model.acknowledged(tag))?;
+                Ok(Next::Over)
+            }
+            //= MKV-PUT-5 test
+            Ok(Published::Stale { .. }) => {
+                let version = *version;
+                self.tag.take().map_or(Ok(()), |tag| judge.model.was_stale(tag, version))?;
                 Ok(Next::Over)
             }
             //= MKV-PUT-3 test
@@ -255,11 +285,11 @@ impl Operation {
                 missing.sort_unstable();
                 missing.dedup();
                 let mut message = core.message();
-                write_chunks(&mut message, &missing, judge.chunks);
+                write_chunks(&mut message, &missing);
                 self.stage = Stage::WriteMissing(BatchWriteReplies::new(missing.len()), missing);
                 Ok(Next::Call(message))
             }
-            Err(error) => passing(error),
+            Err(error) => passing(error, judge.model.trust()),
             Ok(other) => Err(format!("version {version} of name {name} was answered with {other:?}")),
         }
     }
@@ -271,9 +301,9 @@ impl Operation {
         core: &mut Core,
         judge: &mut Judge<'_>,
     ) -> Result<Next, Violation> {
-        written(result, chunks, judge.model)?;
+        self.written(result, chunks, judge)?;
         let mut message = core.message();
-        self.stage = first(&self.plan, &mut message, judge.chunks);
+        self.stage = first(&self.plan, &mut message);
         Ok(Next::Call(message))
     }
 
@@ -286,12 +316,11 @@ impl Operation {
         let Plan::Restore { name } = self.plan else { return Err("a restore of another plan".into()) };
         let stored = match result {
             Ok(stored) => stored,
-            Err(error) => return passing(error),
+            Err(error) => return passing(error, judge.model.trust()),
         };
+        let Some(tag) = self.tag else { return Err("a restore of no name".into()) };
         let Some(stored) = stored else {
-            if !judge.rot && !judge.tight {
-                judge.model.seen(name, None)?;
-            }
+            judge.model.got(tag, None)?;
             return Ok(Next::Over);
         };
         let bytes = stored.body.to_vec();
@@ -300,13 +329,33 @@ impl Operation {
         if version != stored.generation {
             return Err(format!("name {name}: generation {} with the body of {version}", stored.generation));
         }
-        judge.model.seen(name, Some(version))?;
+        judge.model.got(tag, Some(version))?;
         let mut unique = chunks;
         unique.sort_unstable();
         unique.dedup();
+        self.fetched = Some((version, judge.model.leased_until(self.since)));
+        self.deletes = unique.iter().map(|chunk| judge.model.untouched(*chunk)).collect();
         let mut message = core.message();
         self.stage = fetch(&mut message, unique);
         Ok(Next::Call(message))
+    }
+
+    /// Whether a chunk cannot have gone.
+    fn must_be_there(&self, place: usize, chunk: ChunkId, judge: &mut Judge<'_>) -> bool {
+        let Some((version, leased_until_ms)) = self.fetched else {
+            let now = judge.model.must_be_there(judge.now_ms);
+            return now.get(&chunk).is_some_and(|number| self.there.get(&chunk) == Some(number));
+        };
+        let trust = judge.model.trust();
+        let untouched = judge.model.untouched(chunk);
+        let untouched = untouched.is_some() && self.deletes.get(place) == Some(&untouched);
+        // The lease died with the server.
+        let leased = leased_until_ms > judge.now_ms && judge.model.lives_since(self.since) && untouched;
+        if leased {
+            return trust >= Trust::Evicting;
+        }
+        let shown = self.tag.map(|tag| judge.model.shown(tag)).unwrap_or_default();
+        trust == Trust::Full && shown.into_iter().eq([Some(version)])
     }
 
     /// Every chunk of a manifest is there, byte for byte.
@@ -322,23 +371,22 @@ impl Operation {
     ) -> Result<Next, Violation> {
         let statuses = match result {
             Ok(statuses) => statuses,
-            Err(error) => return passing(error),
+            Err(error) => return passing(error, judge.model.trust()),
         };
-        for ((chunk, status), value) in chunks.iter().zip(statuses).zip(&collected.values) {
+        for (place, ((chunk, status), value)) in
+            chunks.iter().zip(statuses).zip(&collected.values).enumerate()
+        {
             match status {
-                ReadStatus::Read { .. } if value.to_vec() == *judge.chunks.bytes(*chunk) => {}
+                ReadStatus::Read { .. } if value.to_vec() == *content::bytes(*chunk) => {}
                 ReadStatus::Read { .. } => return Err(format!("chunk {chunk} has bytes nobody wrote")),
-                ReadStatus::Miss => {
-                    let named = matches!(self.plan, Plan::Restore { name } if judge.model.is_settled(name));
-                    let kept = !judge.tight && judge.model.must_have_been_there(&self.there, *chunk);
-                    if !judge.rot && (named || kept) {
-                        return Err(format!("chunk {chunk} is lost ({:?})", self.plan));
-                    }
+                ReadStatus::Miss if self.must_be_there(place, *chunk, judge) => {
+                    return Err(format!("chunk {chunk} is lost ({:?})", self.plan));
                 }
+                ReadStatus::Miss => {}
                 ReadStatus::Damaged => {
                     return Err(format!("chunk {chunk} came damaged under a MAC that held"));
                 }
-                ReadStatus::Failed(error) if is_passing(error.status) => {}
+                ReadStatus::Failed(error) if is_passing(error.status, judge.model.trust()) => {}
                 ReadStatus::Failed(error) => return Err(format!("chunk {chunk} cannot be read: {error}")),
             }
         }
@@ -349,29 +397,28 @@ impl Operation {
         let Plan::Exists { chunks } = &self.plan else { return Err("an exists of another plan".into()) };
         let lengths = match result {
             Ok(lengths) => lengths,
-            Err(error) => return passing(error),
+            Err(error) => return passing(error, judge.model.trust()),
         };
         for (chunk, length) in chunks.iter().zip(lengths) {
-            let whole = judge.chunks.bytes(*chunk).len() as u64;
-            let kept = !judge.rot && !judge.tight;
-            let kept = kept && judge.model.must_have_been_there(&self.there, *chunk);
-            if length != whole && (length != 0 || kept) {
+            let whole = content::bytes(*chunk).len() as u64;
+            if length != whole && (length != 0 || self.must_be_there(0, *chunk, judge)) {
                 return Err(format!("chunk {chunk} exists with {length} bytes, not {whole}"));
             }
         }
         Ok(Next::Over)
     }
 
-    fn deleted(&self, result: Result<Vec<Status>, Error>, model: &mut Model) -> Result<Next, Violation> {
+    fn deleted(&self, result: Result<Vec<Status>, Error>, judge: &mut Judge<'_>) -> Result<Next, Violation> {
         let Plan::Delete { chunks } = &self.plan else { return Err("a delete of another plan".into()) };
-        chunks.iter().for_each(|chunk| model.chunk_may_be_gone(*chunk));
+        chunks.iter().for_each(|chunk| judge.model.chunk_delete_ends(*chunk, result.is_ok()));
+        let trust = judge.model.trust();
         match result {
             Ok(statuses) => statuses.iter().try_fold(Next::Over, |_, status| match status {
                 Status::Ok | Status::NotFound | Status::Referenced => Ok(Next::Over),
-                status if is_passing(*status) => Ok(Next::Over),
+                status if is_passing(*status, trust) => Ok(Next::Over),
                 status => Err(format!("a delete was answered with {status:?}")),
             }),
-            Err(error) => passing(error),
+            Err(error) => passing(error, trust),
         }
     }
 
@@ -393,56 +440,73 @@ impl Operation {
                 });
                 match listed {
                     Ok(listed) => check_listing(&listed),
-                    Err(error) => passing(error),
+                    Err(error) => passing(error, judge.model.trust()),
                 }
             }
             Single::Allocate => {
                 let allocated = reply::<op::Allocate, _>(kept, |reply| (reply.allocation, reply.present));
                 match allocated {
                     Ok((_, true)) => Ok(Next::Over),
-                    Ok((allocation, false)) => Ok(self.write_at(allocation, 0, core, judge)),
-                    Err(error) => passing(error),
+                    Ok((allocation, false)) => Ok(self.write_at(allocation, 0, core)),
+                    Err(error) => passing(error, judge.model.trust()),
                 }
             }
             Single::WriteAt { allocation, offset } => match reply::<op::Write, _>(kept, |_| ()) {
-                Ok(()) => {
-                    Ok(self.write_at(allocation, offset + u64::from(limits::BLOCK_SIZE_BYTES), core, judge))
-                }
-                Err(error) => passing(error),
+                Ok(()) => Ok(self.write_at(allocation, offset + u64::from(limits::BLOCK_SIZE_BYTES), core)),
+                Err(error) => passing(error, judge.model.trust()),
             },
             Single::Commit => match reply::<op::Commit, _>(kept, |_| ()) {
                 Ok(()) => {
                     let Plan::Piecewise { chunk } = self.plan else {
                         return Err("a commit of another plan".into());
                     };
-                    judge.model.chunk_acknowledged(chunk);
+                    judge.model.chunk_acknowledged(chunk, self.since);
                     Ok(Next::Over)
                 }
-                Err(error) => passing(error),
+                Err(error) => passing(error, judge.model.trust()),
             },
         }
     }
 
-    fn manifest_deleted(&self, kept: &Reply, judge: &mut Judge<'_>) -> Result<Next, Violation> {
-        let Plan::DeleteManifest { name } = self.plan else { return Err("a delete of another plan".into()) };
+    fn manifest_deleted(&mut self, kept: &Reply, judge: &mut Judge<'_>) -> Result<Next, Violation> {
         match reply::<op::DeleteManifest, _>(kept, |_| ()) {
-            Ok(()) => judge.model.delete_acknowledged(name),
+            // A server that lost all its disks finds nothing to delete; they may come back.
+            _ if judge.blind => {}
+            Ok(()) => self.tag.take().map_or(Ok(()), |tag| judge.model.acknowledged(tag))?,
             // An earlier attempt of the same call may have deleted it.
             Err(Error::Storage(error)) if error.status == Status::NotFound => {
-                judge.model.delete_acknowledged(name)
+                self.tag.take().map_or(Ok(()), |tag| judge.model.acknowledged(tag))?;
             }
-            Err(error) => {
-                judge.model.delete_unknown(name);
-                return passing(error);
+            Err(error) => return passing(error, judge.model.trust()),
+        }
+        Ok(Next::Over)
+    }
+
+    /// The acknowledged chunks of a write.
+    fn written(
+        &self,
+        result: Result<Vec<Result<(), memkv_client::error::StorageError>>, Error>,
+        chunks: &[ChunkId],
+        judge: &mut Judge<'_>,
+    ) -> Result<Next, Violation> {
+        let results = match result {
+            Ok(results) => results,
+            Err(error) => return passing(error, judge.model.trust()),
+        };
+        for (chunk, result) in chunks.iter().zip(results) {
+            match result {
+                Ok(()) => judge.model.chunk_acknowledged(*chunk, self.since),
+                Err(error) if is_passing(error.status, judge.model.trust()) => {}
+                Err(error) => return Err(format!("chunk {chunk} cannot be written: {error}")),
             }
         }
         Ok(Next::Over)
     }
 
     /// The next block of an allocation, or its commit.
-    fn write_at(&mut self, allocation: u64, offset: u64, core: &mut Core, judge: &mut Judge<'_>) -> Next {
+    fn write_at(&mut self, allocation: u64, offset: u64, core: &mut Core) -> Next {
         let Plan::Piecewise { chunk } = self.plan else { return Next::Over };
-        let bytes = judge.chunks.bytes(chunk);
+        let bytes = content::bytes(chunk);
         let length = bytes.len() as u64;
         let mut message = core.message();
         if offset < length {
@@ -462,12 +526,12 @@ impl Operation {
 }
 
 /// The first message of a plan.
-fn first(plan: &Plan, message: &mut Message, chunks: &mut Chunks) -> Stage {
+fn first(plan: &Plan, message: &mut Message) -> Stage {
     let fits = "the workload keeps to the limits";
     match plan {
         Plan::Save { name, version, chunks: named } => {
             let keys: Vec<[u8; 8]> = named.iter().map(|chunk| key(*chunk)).collect();
-            let bytes: Vec<Buf> = named.iter().map(|chunk| chunks.bytes(*chunk)).collect();
+            let bytes: Vec<Buf> = named.iter().map(|chunk| content::bytes(*chunk)).collect();
             let sums: Vec<_> = bytes.iter().map(|bytes| checksum::value_of(bytes)).collect();
             let references: Vec<Reference<'_>> = keys
                 .iter()
@@ -484,7 +548,7 @@ fn first(plan: &Plan, message: &mut Message, chunks: &mut Chunks) -> Stage {
             Stage::FetchManifest(GetManifestReplies::default())
         }
         Plan::Write { chunks: ids } => {
-            write_chunks(message, ids, chunks);
+            write_chunks(message, ids);
             Stage::Write(BatchWriteReplies::new(ids.len()))
         }
         Plan::Read { chunks: ids } => fetch(message, ids.clone()),
@@ -507,7 +571,7 @@ fn first(plan: &Plan, message: &mut Message, chunks: &mut Chunks) -> Stage {
             Stage::Single(None, Single::List)
         }
         Plan::Piecewise { chunk } => {
-            let length = chunks.bytes(*chunk).len() as u64;
+            let length = content::bytes(*chunk).len() as u64;
             let request = Allocate { key: &key(*chunk), length, checksum: None, lease_ms: 0 };
             single::<op::Allocate>(message, NAMESPACE, request).expect(fits);
             Stage::Single(None, Single::Allocate)
@@ -515,9 +579,9 @@ fn first(plan: &Plan, message: &mut Message, chunks: &mut Chunks) -> Stage {
     }
 }
 
-fn write_chunks(message: &mut Message, ids: &[ChunkId], chunks: &mut Chunks) {
+fn write_chunks(message: &mut Message, ids: &[ChunkId]) {
     let keys: Vec<[u8; 8]> = ids.iter().map(|chunk| key(*chunk)).collect();
-    let bytes: Vec<[Buf; 1]> = ids.iter().map(|chunk| [chunks.bytes(*chunk)]).collect();
+    let bytes: Vec<[Buf; 1]> = ids.iter().map(|chunk| [content::bytes(*chunk)]).collect();
     let items: Vec<PutItem<'_>> =
         keys.iter().zip(&bytes).map(|(key, parts)| PutItem::new(key, parts)).collect();
     batch_write(message, NAMESPACE, &items).expect("the workload keeps to the limits");
@@ -536,26 +600,6 @@ fn list_keys(message: &mut Message, operation: KeysOperation, ids: &[ChunkId]) {
     keys(message, NAMESPACE, operation, &list).expect("the workload keeps to the limits");
 }
 
-/// The acknowledged chunks of a write.
-fn written(
-    result: Result<Vec<Result<(), memkv_client::error::StorageError>>, Error>,
-    chunks: &[ChunkId],
-    model: &mut Model,
-) -> Result<Next, Violation> {
-    let results = match result {
-        Ok(results) => results,
-        Err(error) => return passing(error),
-    };
-    for (chunk, result) in chunks.iter().zip(results) {
-        match result {
-            Ok(()) => model.chunk_acknowledged(*chunk),
-            Err(error) if is_passing(error.status) => {}
-            Err(error) => return Err(format!("chunk {chunk} cannot be written: {error}")),
-        }
-    }
-    Ok(Next::Over)
-}
-
 //= MKV-LIST-1 test
 fn check_listing(listed: &[(Vec<u8>, u64)]) -> Result<Next, Violation> {
     match listed.is_sorted_by(|one, next| one.0 < next.0) {
@@ -564,14 +608,18 @@ fn check_listing(listed: &[(Vec<u8>, u64)]) -> Result<Next, Violation> {
     }
 }
 
-/// What a server may say when it has too much to do, or was restarted meanwhile.
-fn is_passing(status: Status) -> bool {
-    matches!(status, Status::Busy | Status::OutOfSpace | Status::LeaseExpired | Status::ShuttingDown)
+/// What a server may say when it has too much to do, was restarted meanwhile, or has a disk that fails.
+fn is_passing(status: Status, trust: Trust) -> bool {
+    match status {
+        Status::Busy | Status::OutOfSpace | Status::LeaseExpired | Status::ShuttingDown => true,
+        Status::StorageFailed => trust <= Trust::Losing,
+        _ => false,
+    }
 }
 
-fn passing(error: Error) -> Result<Next, Violation> {
+fn passing(error: Error, trust: Trust) -> Result<Next, Violation> {
     match error {
-        Error::Storage(error) if is_passing(error.status) => Ok(Next::Over),
+        Error::Storage(error) if is_passing(error.status, trust) => Ok(Next::Over),
         other => Err(format!("an operation ended with {other}")),
     }
 }

@@ -1,20 +1,21 @@
-//! One server of the world: the real service and store, over links and disks of the simulation.
+//! One server of the world: the real service and store, over lines and disks of the simulation.
 //!
 //! Owns the service, its connections in every state of set-up, the disks, and the work that takes time. It does what the
-//! program's threads do, one step at a time. A crash drops everything but the disks.
+//! program's threads do, one step at a time. A crash drops everything but the disks. After each step that moved anything the
+//! service's books are audited ([`Server::check`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use memkv_server::read;
 use memkv_server::service::{
-    self, BodyJob, ConnectionId, Output, ReadCommand, Reply, Service, ServiceLimits, payload,
+    self, BodyJob, ConnectionId, Held, Output, ReadCommand, Reply, Service, ServiceLimits, payload,
 };
 use memkv_server::store::{
     self, Command, CommandId, Disks, Done, FormatOptions, Geometry, IoError, ReadRequest, ReadResult, Store,
 };
 use memkv_transport::buf::{Buf, BufMut, BufPool};
-use memkv_transport::link::{Arrival, End, Link};
+use memkv_transport::link::{Arrival, End};
 use memkv_transport::receiver::{Next, Receiver};
 use memkv_transport::sealer::Sealer;
 use memkv_transport::session::{
@@ -24,8 +25,10 @@ use memkv_wire::control::Message;
 use memkv_wire::mac::{Key, KeyRing};
 use memkv_wire::{Request, limits};
 
-use crate::disk::{Disk, Effect};
-use crate::links::{Links, write_from};
+use crate::disk::{Disk, DiskFault, Effect};
+use crate::links::{Line, Links, fingerprint};
+use crate::model::Trust;
+use crate::operation::Violation;
 use crate::random::Random;
 
 /// Bytes of replies that wait for the link, before no more is sealed.
@@ -38,14 +41,21 @@ pub struct DiskOptions {
     pub devices: usize,
     pub capacity_bytes: u64,
     pub latency_max: Duration,
-    /// One bit of what is read flips; in parts of a million.
-    pub rot_ppm: u32,
 }
+
+/// One bit of so many reads flips, on disks that rot; in parts of a million.
+const ROT_PPM: u32 = 20_000;
 
 /// The server, running or not.
 pub struct Server {
-    pub disks: Vec<Disk>,
+    number: usize,
+    disks: Vec<Disk>,
     options: DiskOptions,
+    trust: Trust,
+    /// Whether reads are damaged.
+    pub rots: bool,
+    /// Its process does not run before.
+    stalled_until: Duration,
     config: store::Config,
     keys: KeyRing,
     random: Random,
@@ -56,6 +66,12 @@ pub struct Server {
 
 struct Running {
     service: Service,
+    /// What the store held when it was opened.
+    opened_with: u64,
+    /// Frames that the service was given, and those it was told are sent.
+    frames: (u64, u64),
+    violation: Option<Violation>,
+    stopped: bool,
     gate: SetupGate,
     terms: ServerTerms,
     pool: BufPool,
@@ -91,26 +107,49 @@ struct OpenPeer {
 
 impl Server {
     /// A server with newly formatted disks, not running.
-    pub fn new(key: &Key, options: DiskOptions, config: store::Config, mut random: Random) -> Server {
+    pub fn new(
+        number: usize,
+        key: &Key,
+        trust: Trust,
+        options: DiskOptions,
+        config: store::Config,
+        mut random: Random,
+    ) -> Server {
         let disks = (0..options.devices).map(|_| Disk::new(options.capacity_bytes)).collect();
         let format = FormatOptions { server_id: random.array(), secrets: random.array() };
         let keys = KeyRing::from(key.clone());
-        let mut server = Server { disks, options, config, keys, random, running: None, rotten: 0 };
+        let stalled_until = Duration::ZERO;
+        let mut server = Server {
+            number,
+            disks,
+            options,
+            trust,
+            rots: false,
+            stalled_until,
+            config,
+            keys,
+            random,
+            running: None,
+            rotten: 0,
+        };
         store::format(&mut Mounted(&mut server.disks), &server.config, format)
             .expect("a new disk can be formatted");
         server
     }
 
-    pub fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
-    /// Opens the store and serves.
-    pub fn start(&mut self, now: Duration) {
+    /// Opens the store and serves. False: its disks are beyond that.
+    pub fn start(&mut self, now: Duration) -> Result<bool, Violation> {
         let config = self.config.clone();
-        let (store, report) = Store::open(millis(now), config, &mut Mounted(&mut self.disks))
-            .expect("the disks of this server can be opened");
-        assert!(report.problems.is_empty(), "a disk was left out: {report:?}");
+        let opened = Store::open(millis(now), config, &mut Mounted(&mut self.disks));
+        let (store, report) = match opened {
+            Ok(opened) => opened,
+            Err(_) if self.trust == Trust::Bytes => return Ok(false),
+            Err(error) => return Err(format!("server {} cannot be opened: {error}", self.number)),
+        };
+        if self.trust > Trust::Losing && !report.problems.is_empty() {
+            return Err(format!("server {}: a disk was left out: {report:?}", self.number));
+        }
+        let opened_with = store.usage().values;
         let terms = ServerTerms {
             server_id: store.server_id(),
             server_name: "simulated".to_owned(),
@@ -121,6 +160,10 @@ impl Server {
         };
         self.running = Some(Running {
             service: Service::new(store, ServiceLimits::default(), millis(now)),
+            opened_with,
+            frames: (0, 0),
+            violation: None,
+            stopped: false,
             gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
             terms,
             pool: BufPool::new(POOL_BYTES),
@@ -128,6 +171,37 @@ impl Server {
             work: BTreeMap::new(),
             work_count: 0,
         });
+        Ok(true)
+    }
+
+    /// Asks it to stop; [`Server::has_stopped`] once it has.
+    pub fn stop(&mut self, now: Duration) {
+        if let Some(running) = &mut self.running {
+            running.service.stop(millis(now));
+        }
+    }
+
+    pub fn has_stopped(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.stopped)
+    }
+
+    pub fn stalled_until(&self) -> Duration {
+        self.stalled_until
+    }
+
+    pub fn stall(&mut self, until: Duration) {
+        self.stalled_until = until;
+    }
+
+    pub fn disk_fails(&mut self, disk: usize, fault: DiskFault) {
+        self.disks[disk].suffer(fault, &mut self.random);
+    }
+
+    /// Nothing goes wrong with it any more.
+    pub fn heal(&mut self) {
+        self.rots = false;
+        self.stalled_until = Duration::ZERO;
+        self.disks.iter_mut().for_each(Disk::heal);
     }
 
     /// The process is gone: writes under way are torn, what was not written is lost. With `power`, so is
@@ -162,11 +236,14 @@ impl Server {
             Peer::Confirming { setup, .. } => Some(setup.deadline()),
             Peer::Open(_) => None,
         });
-        setups.chain(work).chain(service).min()
+        setups.chain(work).chain(service).min().map(|due| due.max(self.stalled_until))
     }
 
     /// Does all that can be done now. True if anything was.
     pub fn step(&mut self, now: Duration, links: &mut Links) -> bool {
+        if now < self.stalled_until {
+            return false;
+        }
         let Some(mut running) = self.running.take() else { return false };
         let mut moved = self.finish_work(now, &mut running);
         if running.service.next_deadline().is_some_and(|ms| Duration::from_millis(ms) <= now) {
@@ -182,9 +259,43 @@ impl Server {
         moved
     }
 
-    /// What the service and the store still hold for requests, when none should be open.
-    pub fn requests_open(&self) -> usize {
-        self.running.as_ref().map_or(0, |running| running.service.requests_open())
+    /// The service, if the process runs.
+    pub fn service(&self) -> Option<&Service> {
+        self.running.as_ref().map(|running| &running.service)
+    }
+
+    /// No disk is left that works.
+    pub fn is_blind(&self) -> bool {
+        self.service().is_some_and(|service| service.store().device_status().iter().all(|disk| disk.failed))
+    }
+
+    /// Whether nothing is held for anybody, and nothing is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_none_or(|running| running.service.held() == Held::default() && running.work.is_empty())
+    }
+
+    /// Whether every buffer is back, too, and no lease is left.
+    pub fn is_idle(&self) -> bool {
+        let idle = |running: &Running| {
+            let buffers = running.pool.available_size_bytes() == running.pool.budget_size_bytes();
+            buffers && running.service.store().usage().leases == 0
+        };
+        self.is_quiet() && self.running.as_ref().is_none_or(idle)
+    }
+
+    /// What it holds, for a message.
+    pub fn held(&self) -> String {
+        self.running.as_ref().map_or_else(String::new, |running| {
+            let buffers =
+                running.pool.budget_size_bytes() as i64 - running.pool.available_size_bytes() as i64;
+            format!(
+                "{buffers} bytes of buffers, {} commands, {:?}",
+                running.work.len(),
+                running.service.held()
+            )
+        })
     }
 
     fn finish_work(&mut self, now: Duration, running: &mut Running) -> bool {
@@ -193,13 +304,14 @@ impl Server {
             moved = true;
             match entry.remove() {
                 Work::Device { id, device, effect } => {
-                    let result = self.take_effect(device, effect);
+                    let result = self.disks[device].carry_out(effect, &mut self.random);
+                    let result = self.rot(result);
                     running.service.device_done(millis(now), id, result);
                 }
                 Work::Read(command) => {
                     let mut source = Source {
-                        disks: &self.disks,
-                        rot_ppm: self.options.rot_ppm,
+                        disks: &mut self.disks,
+                        rots: self.rots,
                         random: &mut self.random,
                         rotten: &mut self.rotten,
                     };
@@ -215,19 +327,51 @@ impl Server {
         moved
     }
 
-    fn take_effect(&mut self, device: usize, effect: Effect) -> Result<Done, IoError> {
-        let disk = &mut self.disks[device];
-        match effect {
-            Effect::Write { offset, bytes } => disk.write(offset, bytes)?,
-            Effect::Flush { completed } => disk.flush(completed),
-            Effect::Discard { ranges } => disk.discard(&ranges),
-            Effect::Read { offset, length } => {
-                let mut bytes = vec![0; length];
-                disk.read(offset, &mut bytes)?;
-                return Ok(Done::Read(bytes.into()));
+    /// What a disk that rots makes of what was read.
+    fn rot(&mut self, result: Result<Done, IoError>) -> Result<Done, IoError> {
+        match result {
+            Ok(Done::Read(bytes)) if self.rots && self.random.happens(ROT_PPM) => {
+                let mut bytes = bytes.to_vec();
+                flip(&mut bytes, &mut self.random);
+                self.rotten += 1;
+                Ok(Done::Read(bytes.into()))
             }
+            result => result,
         }
-        Ok(Done::Ok)
+    }
+
+    /// Whether the books add up at this moment.
+    pub fn check(&self) -> Result<(), Violation> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let fails = |what: String| Err(format!("server {}: {what}", self.number));
+        if let Some(violation) = &running.violation {
+            return fails(violation.clone());
+        }
+        if let Err(error) = running.service.audit() {
+            return fails(format!("the books do not add up: {error}"));
+        }
+        let (store, service) = (running.service.store(), running.service.counters());
+        let (counters, usage) = (store.counters(), store.usage());
+        let gone = counters.deletes + counters.values_evicted + counters.values_lost;
+        if running.opened_with + counters.puts != usage.values + gone {
+            return fails(format!(
+                "{} values are not the {} found, {} put and {gone} gone",
+                usage.values, running.opened_with, counters.puts
+            ));
+        }
+        if (service.frames_received, service.frames_sent) != running.frames {
+            return fails(format!("{service:?} counts other frames than {:?}", running.frames));
+        }
+        let open = running.peers.values().filter(|peer| matches!(peer, Peer::Open(_))).count();
+        if service.connections != open as u64 {
+            return fails(format!("{} connections counted, {open} open", service.connections));
+        }
+        let faults =
+            counters.corrupt + counters.read_errors + counters.write_errors + counters.devices_failed;
+        if self.trust > Trust::Losing && faults > 0 {
+            return fails(format!("the disks are honest, and yet {counters:?}"));
+        }
+        Ok(())
     }
 
     fn carry_out(&mut self, now: Duration, running: &mut Running, links: &mut Links) -> bool {
@@ -243,7 +387,7 @@ impl Server {
                 Output::Pause(id) => running.pause(id, true),
                 Output::Resume(id) => running.pause(id, false),
                 Output::Close { connection, .. } => running.close(now, connection, links),
-                Output::Stopped => {}
+                Output::Stopped => running.stopped = true,
             }
         }
         moved
@@ -271,13 +415,13 @@ impl Running {
         keys: &KeyRing,
         random: &mut Random,
     ) -> bool {
-        let (Some(peer), Some(link)) = (self.peers.remove(&link_id), links.get_mut(link_id)) else {
+        let (Some(peer), Some(line)) = (self.peers.remove(&link_id), links.get_mut(link_id)) else {
             return false;
         };
         let stepped = match peer {
-            Peer::Connecting(setup) => self.step_connecting(now, setup, link, keys, random),
-            Peer::Confirming { setup, reply } => self.step_confirming(now, setup, reply, link),
-            Peer::Open(peer) => self.step_open(now, peer, link),
+            Peer::Connecting(setup) => self.step_connecting(now, setup, line, keys, random),
+            Peer::Confirming { setup, reply } => self.step_confirming(now, setup, reply, line),
+            Peer::Open(peer) => self.step_open(now, peer, line),
         };
         match stepped {
             Some((peer, moved)) => {
@@ -285,7 +429,7 @@ impl Running {
                 moved
             }
             None => {
-                links.cut(link_id, now);
+                links.release(link_id, End::Server, now);
                 true
             }
         }
@@ -295,14 +439,14 @@ impl Running {
         &mut self,
         now: Duration,
         mut setup: AwaitConnect,
-        link: &mut Link,
+        line: &mut Line,
         keys: &KeyRing,
         random: &mut Random,
     ) -> Option<(Peer, bool)> {
         if now >= setup.deadline() {
             return None;
         }
-        let count = match link.read(End::Server, now, setup.space()) {
+        let count = match line.read(End::Server, now, setup.space()) {
             Ok(Arrival::Bytes(count)) => count,
             Ok(Arrival::Nothing) => return Some((Peer::Connecting(setup), false)),
             Ok(Arrival::Closed) | Err(_) => return None,
@@ -322,13 +466,13 @@ impl Running {
         now: Duration,
         mut setup: Box<AwaitConfirmation>,
         mut reply: VecDeque<u8>,
-        link: &mut Link,
+        line: &mut Line,
     ) -> Option<(Peer, bool)> {
         if now >= setup.deadline() {
             return None;
         }
-        let mut moved = write_from(link, End::Server, now, &mut reply)? > 0;
-        let count = match link.read(End::Server, now, setup.space()) {
+        let mut moved = line.write_from(End::Server, now, &mut reply)? > 0;
+        let count = match line.read(End::Server, now, setup.space()) {
             Ok(Arrival::Bytes(count)) => count,
             Ok(Arrival::Nothing) => 0,
             Ok(Arrival::Closed) | Err(_) => return None,
@@ -353,8 +497,8 @@ impl Running {
         }
     }
 
-    fn step_open(&mut self, now: Duration, mut peer: Box<OpenPeer>, link: &mut Link) -> Option<(Peer, bool)> {
-        let moved = self.exchange(now, &mut peer, link);
+    fn step_open(&mut self, now: Duration, mut peer: Box<OpenPeer>, line: &mut Line) -> Option<(Peer, bool)> {
+        let moved = self.exchange(now, &mut peer, line);
         match moved {
             Some(moved) => Some((Peer::Open(peer), moved)),
             None => {
@@ -365,11 +509,11 @@ impl Running {
     }
 
     /// Sends and receives what it can; `None` ends the connection.
-    fn exchange(&mut self, now: Duration, peer: &mut OpenPeer, link: &mut Link) -> Option<bool> {
+    fn exchange(&mut self, now: Duration, peer: &mut OpenPeer, line: &mut Line) -> Option<bool> {
         let mut moved = false;
         loop {
-            self.seal(peer);
-            let sent = write_from(link, End::Server, now, &mut peer.unsent)?;
+            self.seal(peer, line);
+            let sent = line.write_from(End::Server, now, &mut peer.unsent)?;
             self.count_sent(now, peer, sent);
             moved |= sent > 0;
             if sent == 0 {
@@ -382,27 +526,31 @@ impl Running {
         loop {
             let space = peer.receiver.space();
             if !space.is_empty() {
-                match link.read(End::Server, now, space) {
+                match line.read(End::Server, now, space) {
                     Ok(Arrival::Bytes(count)) => peer.receiver.advance(count),
                     Ok(Arrival::Nothing) => return Some(moved),
                     Ok(Arrival::Closed) | Err(_) => return None,
                 }
                 moved = true;
             }
-            if !self.take_frames(now, peer)? {
+            if !self.take_frames(now, peer, line)? {
                 return Some(moved);
             }
         }
     }
 
     /// Hands whole frames to the service. False: the pool has no memory for what comes.
-    fn take_frames(&mut self, now: Duration, peer: &mut OpenPeer) -> Option<bool> {
+    fn take_frames(&mut self, now: Duration, peer: &mut OpenPeer, line: &mut Line) -> Option<bool> {
         loop {
             let frame = match peer.receiver.next_frame().ok()? {
                 Next::Frame(frame) => frame,
                 Next::NeedBytes => return Some(true),
                 Next::Blocked { .. } => return Some(false),
             };
+            let print = fingerprint(frame.request_id, frame.last, frame.control, frame.payload.as_deref());
+            if !line.received(End::Server, print) {
+                self.violation = Some("a server took a frame that is not the next one".to_owned());
+            }
             let message = Message::new(frame.control).ok()?;
             let request = Request::decode(&message).ok()?;
             let empty = Buf::default();
@@ -416,21 +564,24 @@ impl Running {
                 payload_bytes: bytes.len(),
                 pieces: split.is_ok().then_some(&mut pieces),
             };
+            self.frames.0 += 1;
             self.service.frame(millis(now), peer.id, frame);
         }
     }
 
-    fn seal(&mut self, peer: &mut OpenPeer) {
+    fn seal(&mut self, peer: &mut OpenPeer, line: &mut Line) {
         while peer.unsent.len() < UNSENT_BYTES_MAX {
             let Some(mut reply) = peer.replies.pop_front() else { return };
             let (control, payload) = (reply.control_bytes(), reply.payload_bytes());
             let frame = &mut reply.frame;
+            let parts = frame.payload.iter().map(|part| &**part);
+            let print = fingerprint(frame.request_id, frame.last, frame.control.control(), parts);
             let sealed = peer
                 .sealer
                 .seal(frame.request_id, frame.last, &mut frame.control, &frame.payload)
                 .expect("a reply is within the limits");
             let before = peer.unsent.len();
-            sealed.slices().for_each(|slice| peer.unsent.extend(slice));
+            line.sealed(End::Server, print, sealed.slices(), &mut peer.unsent);
             peer.frames.push_back((peer.unsent.len() - before, control, payload));
             self.service.recycle(reply.frame);
         }
@@ -443,6 +594,7 @@ impl Running {
             *left -= count;
             sent -= count;
             if *left == 0 {
+                self.frames.1 += 1;
                 self.service.sent(millis(now), peer.id, 1, *control, *payload);
                 peer.frames.pop_front();
             }
@@ -451,6 +603,7 @@ impl Running {
 
     fn lose(&mut self, now: Duration, peer: OpenPeer) {
         self.service.disconnected(millis(now), peer.id);
+        self.frames.1 += (peer.frames.len() + peer.replies.len()) as u64;
         for (_, control, payload) in peer.frames {
             self.service.sent(millis(now), peer.id, 1, control, payload);
         }
@@ -471,6 +624,7 @@ impl Running {
             Some(peer) => peer.replies.push_back(reply),
             None => {
                 let (control, payload) = (reply.control_bytes(), reply.payload_bytes());
+                self.frames.1 += 1;
                 self.service.sent(0, reply.connection, 1, control, payload);
             }
         }
@@ -488,7 +642,7 @@ impl Running {
             _ => None,
         });
         let Some(link) = link else { return };
-        links.cut(link, now);
+        links.release(link, End::Server, now);
         if let Some(Peer::Open(peer)) = self.peers.remove(&link) {
             self.lose(now, *peer);
         }
@@ -499,19 +653,23 @@ pub fn millis(now: Duration) -> u64 {
     now.as_millis() as u64
 }
 
+fn flip(bytes: &mut [u8], random: &mut Random) {
+    let bit = random.below(bytes.len() as u64 * 8) as usize;
+    bytes[bit / 8] ^= 1 << (bit % 8);
+}
+
 struct Source<'a> {
-    disks: &'a [Disk],
-    rot_ppm: u32,
+    disks: &'a mut [Disk],
+    rots: bool,
     random: &'a mut Random,
     rotten: &'a mut u64,
 }
 
 impl read::Source for Source<'_> {
     fn read(&mut self, device: u16, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
-        self.disks[usize::from(device)].read(offset, into)?;
-        if self.random.happens(self.rot_ppm) {
-            let bit = self.random.below(into.len() as u64 * 8) as usize;
-            into[bit / 8] ^= 1 << (bit % 8);
+        self.disks[usize::from(device)].read_or_fail(offset, into)?;
+        if self.rots && self.random.happens(ROT_PPM) {
+            flip(into, self.random);
             *self.rotten += 1;
         }
         Ok(())

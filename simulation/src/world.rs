@@ -1,37 +1,41 @@
-//! The world: virtual time, a workload, faults, and the promises that must hold.
+//! The world: virtual time, several clients and servers, what happens to them, and the promises that must hold.
 //!
-//! Promises, checked at every answer: no byte is ever wrong; an acknowledged manifest is there, whole, until it is replaced
-//! or deleted; an acknowledged value survives the server's process; every call ends by its deadline; at the end,
-//! with all faults healed, everything acknowledged is read back, and the server holds nothing for anybody.
+//! Promises, after every step: what the stores show is one of the states that the [`Model`] allows, chunks that must be there are
+//! there, the books of every server add up, a receiver gives out exactly the frames that were sealed, in order, and no call is
+//! open behind its deadline. At every answer: no byte is wrong, and the answer was true at some moment while it was asked for.
+//! At the end, with all faults healed: everything acknowledged is read back; and when everybody went home, nobody
+//! holds a buffer, a request, a lease or a line.
+//!
+//! The state machines see one clock, which never goes back: it may stand still for a process, and it may jump.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use memkv_client::core::{CallId, CallOptions, Settings};
-use memkv_server::store;
-use memkv_transport::link::LinkOptions;
+use memkv_client::core::{CallId, CallOptions, Message};
+use memkv_server::store::Key as StoreKey;
+use memkv_transport::link::{End, LinkOptions};
+use memkv_wire::limits;
 use memkv_wire::mac::Key;
 
-use crate::client::Client;
-use crate::content::{CHUNKS, ChunkId, Chunks, Version};
+use crate::content::{CHUNKS_TIGHT, ChunkId, key};
 use crate::links::Links;
-use crate::model::{Model, Name};
-use crate::operation::{Judge, Next, Operation, Plan, Violation};
+use crate::model::{Model, Name, Trust};
+use crate::operation::{Judge, NAMESPACE, Next, Operation, Plan, Violation};
 use crate::random::Random;
-use crate::server::{DiskOptions, Server, millis};
+use crate::schedule::{Condition, Event, Schedule, Setup};
+use crate::seat::Seat;
+use crate::server::{Server, millis};
 
-const NAMES: u64 = 6;
-const ACTIONS: u32 = 60;
-/// Operations at a time.
-const RUNNING_MAX: usize = 6;
-/// Room for one block and little else.
-const TIGHT_EXTENT_BYTES: u32 = (1 << 20) + (64 << 10);
+/// Operations of one client at a time.
+const RUNNING_MAX: usize = 5;
 const TIMEOUT_MS: u64 = 4000;
+/// How late a call's end may come: its clock counts milliseconds.
+const LATE_MS_MAX: u64 = 10;
 /// A world that takes more steps than this goes round in circles.
-const STEPS_MAX: u64 = 2_000_000;
-
-/// Links that carry a few bytes at a time make a world take minutes: a fuzzer would look for nothing else.
-const CHOSEN_SEGMENT_SIZE_BYTES_MIN: usize = 4096;
+const STEPS_MAX: u64 = 1_000_000;
+/// Steps of a millisecond in which everything under way must end when nobody asks for more.
+const QUIET_STEPS_MAX: u32 = 5_000;
 
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,66 +43,74 @@ pub struct Report {
     pub operations: u32,
     pub kills: u32,
     pub power_losses: u32,
+    pub stops: u32,
+    pub clients_killed: u32,
     pub cuts: u32,
+    pub stalls: u32,
+    pub jumps: u32,
+    pub disk_faults: u32,
     /// Reads that the disks damaged.
     pub rotten: u64,
+    pub evicted: u64,
+    pub moved: u64,
     pub virtual_ms: u64,
     pub steps: u64,
     /// Of everything that happened, in order: equal for equal runs.
     pub digest: u64,
 }
 
-/// A promise was broken.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub seed: u64,
-    pub violation: String,
+impl Report {
+    pub fn add(&mut self, other: &Report) {
+        self.operations += other.operations;
+        self.kills += other.kills;
+        self.power_losses += other.power_losses;
+        self.stops += other.stops;
+        self.clients_killed += other.clients_killed;
+        self.cuts += other.cuts;
+        self.stalls += other.stalls;
+        self.jumps += other.jumps;
+        self.disk_faults += other.disk_faults;
+        self.rotten += other.rotten;
+        self.evicted += other.evicted;
+        self.moved += other.moved;
+        self.virtual_ms += other.virtual_ms;
+        self.steps += other.steps;
+    }
+}
+
+/// What a world broke.
+pub struct Broken {
+    pub violation: Violation,
     pub at: Duration,
-    /// What the client did and what befell the world.
-    pub history: Vec<String>,
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "seed {} at {:?}: {}", self.seed, self.at, self.violation)?;
-        self.history.iter().try_for_each(|line| writeln!(f, "  {line}"))
-    }
-}
-
-/// Runs the world of a seed.
-pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
-    live(World::new(Random::new(seed), 1), seed)
-}
-
-/// Runs the world in which these bytes decide what happens, as long as they last. A failure has no seed.
-pub fn run_choices(choices: &[u8]) -> Result<Report, Box<Failure>> {
-    live(World::new(Random::choosing(choices), CHOSEN_SEGMENT_SIZE_BYTES_MIN), 0)
-}
-
-fn live(mut world: World, seed: u64) -> Result<Report, Box<Failure>> {
-    match world.live() {
-        Ok(()) => Ok(world.finish()),
-        Err(violation) => Err(Box::new(Failure { seed, violation, at: world.now, history: world.history })),
-    }
-}
-
-struct World {
+pub struct World<'a> {
+    schedule: &'a Schedule,
+    /// Events that do not happen, by number.
+    left_out: &'a BTreeSet<usize>,
+    next_event: usize,
     now: Duration,
     random: Random,
+    key: Key,
     links: Links,
-    server: Server,
-    client: Client,
-    running: BTreeMap<usize, Running>,
-    model: Model,
-    chunks: Chunks,
-    next_action: Duration,
-    next_fault: Duration,
-    restart_at: Option<Duration>,
-    actions_left: u32,
-    version: Version,
-    faults: Faults,
+    servers: Vec<Server>,
+    models: Vec<Model>,
+    /// A client's seats follow one another, one for each server.
+    seats: Vec<Seat>,
+    ids: Vec<[u8; 16]>,
+    /// What each client is still to do.
+    waiting: Vec<VecDeque<(usize, Plan)>>,
+    /// By seat and the call's slot.
+    running: BTreeMap<(usize, usize), Running>,
+    /// When a server that is down starts again.
+    starts: BTreeMap<usize, Duration>,
+    /// Servers that were asked to stop, and how long they stay down.
+    stopping: BTreeMap<usize, Duration>,
+    /// Clients that are gone, until when.
+    absent: BTreeMap<usize, Duration>,
     report: Report,
-    history: Vec<String>,
+    /// What happened, also for when this world does not live to tell.
+    history: &'a RefCell<Vec<String>>,
 }
 
 struct Running {
@@ -107,88 +119,109 @@ struct Running {
     since: Duration,
 }
 
-/// What this seed's world suffers from.
-#[derive(Clone, Copy, Debug)]
-struct Faults {
-    kills: bool,
-    power: bool,
-    cuts: bool,
-    rot: bool,
-    /// The disks hold less than is written.
-    tight: bool,
-}
-
-impl World {
-    fn new(mut random: Random, segment_size_bytes_min: usize) -> World {
-        let faults = Faults {
-            kills: random.below(4) != 0,
-            power: random.below(2) == 0,
-            cuts: random.below(4) != 0,
-            rot: random.below(8) == 0,
-            tight: random.below(3) == 0,
-        };
+impl<'a> World<'a> {
+    pub fn new(
+        schedule: &'a Schedule,
+        left_out: &'a BTreeSet<usize>,
+        mut random: Random,
+        history: &'a RefCell<Vec<String>>,
+    ) -> World<'a> {
+        let Setup { clients, servers, trust, disks, store, link, settings } = &schedule.setup;
         let key = Key::from_bytes(random.array());
-        let disks = DiskOptions {
-            devices: 1 + random.below(3) as usize,
-            capacity_bytes: if faults.tight {
-                (14 + random.below(10)) * u64::from(TIGHT_EXTENT_BYTES)
-            } else {
-                192 << 20
-            },
-            latency_max: Duration::from_micros(50 + random.below(20_000)),
-            rot_ppm: if faults.rot { 20_000 } else { 0 },
-        };
-        let config = store::Config {
-            placement: if random.below(2) == 0 { store::Placement::Rotate } else { store::Placement::Spread },
-            extent_bytes: if faults.tight { TIGHT_EXTENT_BYTES } else { store::EXTENT_BYTES_DEFAULT },
-            ..store::Config::default()
-        };
-        let damage = random.below(3) == 0;
-        let link = LinkOptions {
-            delay_max: Duration::from_micros(50 + random.below(5_000)),
-            segment_size_bytes_max: (1 + random.below(200_000) as usize).max(segment_size_bytes_min),
-            corrupt_ppm: if damage { 300 } else { 0 },
-            duplicate_ppm: if damage { 200 } else { 0 },
-            cut_ppm: if faults.cuts { 200 } else { 0 },
-            ..LinkOptions::reliable()
-        };
-        let settings = Settings { connections: 1 + random.below(4) as u16, ..Settings::default() };
-        let mut server = Server::new(&key, disks, config, random.fork());
-        server.start(Duration::ZERO);
-        World {
+        let conditions = schedule.conditions(left_out);
+        let mut link = *link;
+        if conditions.contains(&Condition::Damage) {
+            (link.corrupt_ppm, link.duplicate_ppm) = (300, 200);
+        }
+        if conditions.contains(&Condition::Cuts) {
+            link.cut_ppm = 200;
+        }
+        let mut links = Links::new(link, random.fork());
+        links.meddled = conditions.contains(&Condition::Meddling);
+        let mut servers: Vec<Server> = (0..*servers)
+            .map(|number| Server::new(number, &key, *trust, *disks, store.clone(), random.fork()))
+            .collect();
+        servers.iter_mut().for_each(|server| server.rots = conditions.contains(&Condition::Rot));
+        *history.borrow_mut() = vec![
+            format!("{link:?} {disks:?} {settings:?}"),
+            format!(
+                "{clients} clients, {} servers, {trust:?}, leases of {} ms, {:?}, {conditions:?}",
+                servers.len(),
+                store.lease_ms_default,
+                store.placement
+            ),
+        ];
+        let mut world = World {
             now: Duration::ZERO,
-            links: Links::new(link, random.fork()),
-            client: Client::new(&key, settings, random.fork()),
-            server,
+            links,
+            models: servers.iter().map(|_| Model::new(*trust, store.lease_ms_default)).collect(),
+            seats: Vec::new(),
+            ids: (0..*clients).map(|_| random.array()).collect(),
+            waiting: vec![VecDeque::new(); *clients],
             running: BTreeMap::new(),
-            model: Model::default(),
-            chunks: Chunks::default(),
-            next_action: Duration::ZERO,
-            next_fault: Duration::from_millis(random.below(200)),
-            restart_at: None,
-            actions_left: ACTIONS,
-            version: 0,
-            faults,
+            starts: (0..servers.len()).map(|server| (server, Duration::ZERO)).collect(),
+            stopping: BTreeMap::new(),
+            absent: BTreeMap::new(),
             report: Report::default(),
-            history: vec![format!("{faults:?} {disks:?} {link:?} {settings:?}")],
+            history,
+            schedule,
+            left_out,
+            next_event: 0,
+            key,
+            servers,
             random,
+        };
+        for client in 0..*clients {
+            for server in 0..world.servers.len() {
+                let seat = world.new_seat(client, server);
+                world.seats.push(seat);
+            }
+        }
+        world
+    }
+
+    fn new_seat(&mut self, client: usize, server: usize) -> Seat {
+        let number = client * self.servers.len() + server;
+        let settings = self.schedule.setup.settings;
+        Seat::new((number, server), self.ids[client], &self.key, settings, self.random.fork())
+    }
+
+    pub fn live(mut self) -> Result<Report, Box<Broken>> {
+        match self.run() {
+            Ok(()) => {
+                for server in &self.servers {
+                    self.report.rotten += server.rotten;
+                }
+                self.report.virtual_ms = millis(self.now);
+                Ok(self.report)
+            }
+            Err(violation) => Err(Box::new(Broken { violation, at: self.now })),
         }
     }
 
-    fn live(&mut self) -> Result<(), Violation> {
-        while self.actions_left > 0 || !self.running.is_empty() {
+    fn run(&mut self) -> Result<(), Violation> {
+        while self.next_event < self.schedule.events.len() || self.is_busy() {
             self.turn()?;
         }
         self.heal();
-        for name in self.model.names() {
-            self.begin(Plan::Restore { name });
-        }
-        let chunks: Vec<ChunkId> = (0..CHUNKS as ChunkId).collect();
-        self.begin(Plan::Exists { chunks });
-        while !self.running.is_empty() {
+        while !self.starts.is_empty() || !self.stopping.is_empty() || !self.absent.is_empty() {
             self.turn()?;
         }
-        self.end()
+        for server in 0..self.servers.len() {
+            for name in self.models[server].names() {
+                self.waiting[0].push_back((server, Plan::Restore { name }));
+            }
+            let chunks: Vec<ChunkId> = (0..CHUNKS_TIGHT as ChunkId).collect();
+            self.waiting[0].push_back((server, Plan::Exists { chunks }));
+        }
+        while self.is_busy() {
+            self.turn()?;
+        }
+        self.go_home()
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.running.is_empty() || self.waiting.iter().any(|waiting| !waiting.is_empty())
     }
 
     /// Everything that can happen now, then on to the next moment.
@@ -197,125 +230,151 @@ impl World {
         if self.report.steps > STEPS_MAX {
             return Err("the world goes round in circles".into());
         }
+        self.happen();
+        self.begin_again()?;
         self.act();
-        self.suffer();
-        loop {
-            let moved = self.client.step(self.now, &mut self.links, &mut self.server)
-                | self.server.step(self.now, &mut self.links)
-                | self.hear()?;
-            if !moved {
-                break;
-            }
-        }
+        self.settle()?;
         self.overdue()?;
-        let next = self.next_moment().ok_or("nothing will ever happen again")?;
-        self.now = next.max(self.now + Duration::from_nanos(1));
+        let soon = self.now + Duration::from_nanos(1);
+        let expected = self.is_busy() || !self.starts.is_empty() || !self.stopping.is_empty();
+        let next = if self.may_begin() { Some(soon) } else { self.next_moment() };
+        self.now = match next {
+            Some(next) => next.max(soon),
+            None if expected => return Err("nothing will ever happen again".into()),
+            None => soon,
+        };
         Ok(())
     }
 
+    /// Lets everybody do what can be done now.
+    fn settle(&mut self) -> Result<(), Violation> {
+        loop {
+            let mut moved = false;
+            for number in 0..self.seats.len() {
+                let seat = &mut self.seats[number];
+                moved |= seat.step(self.now, &mut self.links, &mut self.servers[seat.server]);
+                if let Some(violation) = seat.violation.take() {
+                    return Err(violation);
+                }
+            }
+            for server in 0..self.servers.len() {
+                if self.servers[server].step(self.now, &mut self.links) {
+                    moved = true;
+                    self.check(server)?;
+                }
+            }
+            if !(moved | self.hear()?) {
+                return Ok(());
+            }
+        }
+    }
+
     fn next_moment(&self) -> Option<Duration> {
-        let action = (self.actions_left > 0 && self.running.len() < RUNNING_MAX).then_some(self.next_action);
-        let fault = (self.actions_left > 0).then_some(self.next_fault);
-        let due = [
-            action,
-            fault,
-            self.restart_at,
-            self.links.next_arrival(self.now),
-            self.client.next_due(self.now),
-            self.server.next_due(self.now),
+        let event = self.schedule.events.get(self.next_event).map(|timed| timed.at);
+        let looks = |server: usize| self.servers[server].stalled_until();
+        let mut due: Vec<Option<Duration>> = vec![
+            event,
+            self.starts.values().min().copied(),
+            self.absent.values().min().copied(),
+            self.links.next_arrival(self.now, looks),
         ];
+        due.extend(self.seats.iter().map(|seat| seat.next_due(self.now)));
+        due.extend(self.servers.iter().map(|server| server.next_due(self.now)));
         due.into_iter().flatten().min()
     }
 
     // ------------------------------------------------------------ work
 
+    /// Begins what the clients are to do now.
     fn act(&mut self) {
-        while self.actions_left > 0 && self.running.len() < RUNNING_MAX && self.next_action <= self.now {
-            self.actions_left -= 1;
-            self.next_action = self.now + Duration::from_micros(self.random.below(40_000));
-            let plan = self.draw();
-            let busy = |running: &Running| running.operation.plan.name() == plan.name();
-            if plan.name().is_none() || !self.running.values().any(busy) {
-                self.begin(plan);
+        for client in 0..self.waiting.len() {
+            if self.absent.contains_key(&client) {
+                continue;
+            }
+            let seats = self.seats_of(client);
+            while self.running.range((seats.start, 0)..(seats.end, 0)).count() < RUNNING_MAX {
+                let Some((server, plan)) = self.waiting[client].pop_front() else { break };
+                self.begin(seats.start + server, plan);
             }
         }
     }
 
-    fn draw(&mut self) -> Plan {
-        let name = self.random.below(NAMES) as Name;
-        match self.random.below(20) {
-            0..7 => {
-                self.version += 1;
-                Plan::Save { name, version: self.version, chunks: self.draw_chunks(12) }
-            }
-            7..11 => Plan::Restore { name },
-            11..13 => Plan::Write { chunks: self.draw_chunks(4) },
-            13..15 => Plan::Read { chunks: self.draw_chunks(6) },
-            15 => Plan::Exists { chunks: self.draw_chunks(20) },
-            16 => Plan::Delete { chunks: self.draw_chunks(3) },
-            17 => Plan::DeleteManifest { name },
-            18 => Plan::List,
-            _ => Plan::Piecewise { chunk: self.random.below(CHUNKS) as ChunkId },
-        }
+    /// Whether a client that was busy no longer is.
+    fn may_begin(&self) -> bool {
+        let free = |client: &usize| {
+            let seats = self.seats_of(*client);
+            let busy = self.running.range((seats.start, 0)..(seats.end, 0)).count() >= RUNNING_MAX;
+            !self.waiting[*client].is_empty() && !self.absent.contains_key(client) && !busy
+        };
+        (0..self.waiting.len()).any(|client| free(&client))
     }
 
-    fn draw_chunks(&mut self, count_max: u64) -> Vec<ChunkId> {
-        let count = 1 + self.random.below(count_max);
-        let mut chunks: Vec<ChunkId> = (0..count).map(|_| self.random.below(CHUNKS) as ChunkId).collect();
-        chunks.sort_unstable();
-        chunks.dedup();
-        chunks
+    fn seats_of(&self, client: usize) -> std::ops::Range<usize> {
+        let count = self.servers.len();
+        client * count..(client + 1) * count
     }
 
-    fn begin(&mut self, plan: Plan) {
-        self.note(format!("begins {plan:?}"));
-        // From here on a delete may take effect at any moment.
-        if let Plan::Delete { chunks } = &plan {
-            chunks.iter().for_each(|chunk| self.model.chunk_may_be_gone(*chunk));
-        }
+    fn begin(&mut self, number: usize, plan: Plan) {
+        self.note(format!("{} begins {plan:?}", self.seat_name(number)));
         self.report.operations += 1;
-        let (operation, message) =
-            Operation::begin(plan, &mut self.client.core, &mut self.chunks, &self.model);
-        self.submit(operation, message);
+        let seat = &mut self.seats[number];
+        let mut judge = Judge {
+            model: &mut self.models[seat.server],
+            now_ms: millis(self.now),
+            blind: self.servers[seat.server].is_blind(),
+        };
+        let (operation, message) = Operation::begin(plan, &mut seat.core, &mut judge);
+        self.submit(number, operation, message);
     }
 
-    fn submit(&mut self, operation: Operation, message: memkv_client::core::Message) {
+    fn seat_name(&self, number: usize) -> String {
+        let count = self.servers.len();
+        format!("client {} at server {}", number / count, number % count)
+    }
+
+    fn submit(&mut self, number: usize, operation: Operation, message: Message) {
         let options = CallOptions { timeout_ms: TIMEOUT_MS, fail_fast: false };
-        let call = self.client.core.submit(millis(self.now), message, options);
-        self.running.insert(call.slot(), Running { call, operation, since: self.now });
+        let call = self.seats[number].core.submit(millis(self.now), message, options);
+        self.running.insert((number, call.slot()), Running { call, operation, since: self.now });
     }
 
     /// Lets every call that has news go on.
     fn hear(&mut self) -> Result<bool, Violation> {
         let mut moved = false;
-        while let Some(call) = self.client.woken() {
-            let Some(mut running) = self.running.remove(&call.slot()) else { continue };
-            if running.call != call {
-                self.running.insert(call.slot(), running);
-                continue;
-            }
-            moved = true;
-            match self.follow(call, &mut running.operation)? {
-                Next::Wait => {
-                    self.running.insert(call.slot(), running);
+        for number in 0..self.seats.len() {
+            while let Some(call) = self.seats[number].woken() {
+                let place = (number, call.slot());
+                let Some(mut running) = self.running.remove(&place) else { continue };
+                if running.call != call {
+                    self.running.insert(place, running);
+                    continue;
                 }
-                Next::Call(message) => self.submit(running.operation, message),
-                Next::Over => self.note(format!("ended {:?}", running.operation.plan)),
+                moved = true;
+                match self.follow(number, call, &mut running.operation)? {
+                    Next::Wait => {
+                        self.running.insert(place, running);
+                    }
+                    Next::Call(message) => self.submit(number, running.operation, message),
+                    Next::Over => {
+                        self.note(format!("{} ended {:?}", self.seat_name(number), running.operation.plan));
+                    }
+                }
             }
         }
         Ok(moved)
     }
 
-    fn follow(&mut self, call: CallId, operation: &mut Operation) -> Result<Next, Violation> {
-        while let Some(progress) = self.client.progress(call) {
-            self.digest(format!("{call:?} {progress:?}").as_bytes());
+    fn follow(&mut self, number: usize, call: CallId, operation: &mut Operation) -> Result<Next, Violation> {
+        while let Some(progress) = self.seats[number].progress(call) {
+            self.digest(format!("{number} {call:?} {progress:?}").as_bytes());
+            let seat = &mut self.seats[number];
             let mut judge = Judge {
-                model: &mut self.model,
-                chunks: &mut self.chunks,
-                rot: self.faults.rot,
-                tight: self.faults.tight,
+                model: &mut self.models[seat.server],
+                now_ms: millis(self.now),
+                blind: self.servers[seat.server].is_blind(),
             };
-            match operation.progress(progress, &mut self.client.core, &mut judge)? {
+            let next = operation.progress(progress, &mut seat.core, &mut judge);
+            match next.map_err(|violation| format!("{}: {violation}", self.seat_name(number)))? {
                 Next::Wait => {}
                 next => return Ok(next),
             }
@@ -323,90 +382,196 @@ impl World {
         Ok(Next::Wait)
     }
 
+    // ------------------------------------------------------------ promises
+
     fn overdue(&self) -> Result<(), Violation> {
-        let late = |running: &&Running| self.now > running.since + Duration::from_millis(TIMEOUT_MS + 10);
-        match self.running.values().find(late) {
+        let late = Duration::from_millis(TIMEOUT_MS + LATE_MS_MAX);
+        match self.running.values().find(|running| self.now > running.since + late) {
             None => Ok(()),
             Some(running) => Err(format!("{:?} hangs past its deadline", running.operation.plan)),
         }
     }
 
-    // ------------------------------------------------------------ faults
-
-    fn suffer(&mut self) {
-        if self.restart_at.is_some_and(|at| at <= self.now) {
-            self.restart_at = None;
-            self.note("the server starts".into());
-            self.server.start(self.now);
+    /// Holds a server that did something against the model, and against its own books.
+    fn check(&mut self, server: usize) -> Result<(), Violation> {
+        self.servers[server].check()?;
+        let Some(service) = self.servers[server].service() else { return Ok(()) };
+        let (store, model) = (service.store(), &mut self.models[server]);
+        let fails = |violation: Violation| format!("server {server}: {violation}");
+        let page = store.list_manifests(NAMESPACE, &[], &[], limits::LIST_ENTRIES_MAX as usize);
+        let mut shown: BTreeMap<Name, u64> = BTreeMap::new();
+        for entry in &page.entries {
+            let [name] = entry.name[..] else { return Err(fails("a name nobody gave".into())) };
+            shown.insert(name, entry.generation);
         }
-        if self.actions_left == 0 || self.next_fault > self.now {
-            return;
+        for name in model.names() {
+            model.shows(name, shown.remove(&name)).map_err(fails)?;
         }
-        self.next_fault = self.now + Duration::from_millis(20 + self.random.below(400));
-        match self.random.below(3) {
-            0 if self.faults.cuts => {
-                let number = self.random.next();
-                if let Some(link) = self.links.choose(number) {
-                    self.note(format!("link {link} is cut"));
-                    self.report.cuts += 1;
-                    self.links.cut(link, self.now);
-                }
+        if let Some((name, version)) = shown.pop_first().filter(|_| model.trust() > Trust::Bytes) {
+            return Err(fails(format!("name {name} is {version}, and nobody put it")));
+        }
+        for chunk in model.must_be_there(millis(self.now)).into_keys() {
+            if store.holds(StoreKey::new(NAMESPACE, &key(chunk))).is_none() {
+                return Err(fails(format!("chunk {chunk} was acknowledged, and is not there")));
             }
-            1 if self.faults.kills && self.server.is_running() => self.crash(false),
-            2 if self.faults.power && self.server.is_running() => self.crash(true),
-            _ => {}
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ what befalls it
+
+    /// Everything that is due by now, but for what is left out.
+    fn happen(&mut self) {
+        while let Some(timed) = self.schedule.events.get(self.next_event).filter(|timed| timed.at <= self.now)
+        {
+            let (number, event) = (self.next_event, timed.event.clone());
+            self.next_event += 1;
+            if !self.left_out.contains(&number) {
+                self.befall(event);
+            }
         }
     }
 
-    fn crash(&mut self, power: bool) {
-        self.note(if power { "the power fails" } else { "the server is killed" }.into());
-        self.server.crash(power);
-        self.links.cut_all(self.now);
-        self.model.server_died();
-        if power {
-            self.report.power_losses += 1;
-            self.model.power_lost();
-        } else {
-            self.report.kills += 1;
+    fn befall(&mut self, event: Event) {
+        if !matches!(event, Event::Act { .. } | Event::Condition(_)) {
+            self.note(format!("{event:?}"));
         }
-        self.restart_at = Some(self.now + Duration::from_millis(self.random.below(500)));
+        match event {
+            Event::Condition(_) => {}
+            Event::Act { client, server, plan } => self.waiting[client].push_back((server, plan)),
+            Event::Cut { number } => {
+                if let Some(line) = self.links.choose(number) {
+                    self.report.cuts += 1;
+                    self.links.cut(line, self.now);
+                }
+            }
+            Event::ServerDies { server, power, for_ } => self.kill_server(server, power, for_),
+            Event::ServerStops { server, for_ } => {
+                if self.servers[server].service().is_some() {
+                    self.report.stops += 1;
+                    self.servers[server].stop(self.now);
+                    self.stopping.insert(server, for_);
+                }
+            }
+            Event::ClientDies { client, for_ } => self.kill_client(client, for_),
+            Event::ServerStalls { server, for_ } => {
+                self.report.stalls += 1;
+                self.servers[server].stall(self.now + for_);
+            }
+            Event::ClockJumps { by } => {
+                self.report.jumps += 1;
+                self.now += by;
+            }
+            Event::DiskFails { server, disk, fault } => {
+                self.report.disk_faults += 1;
+                self.servers[server].disk_fails(disk, fault);
+            }
+        }
+    }
+
+    fn kill_server(&mut self, server: usize, power: bool, for_: Duration) {
+        if let Some(service) = self.servers[server].service() {
+            let counters = service.store().counters();
+            self.report.evicted += counters.values_evicted;
+            self.report.moved += counters.records_moved;
+            if power {
+                self.report.power_losses += 1;
+            } else {
+                self.report.kills += 1;
+            }
+            self.servers[server].crash(power);
+            self.links.release_all(End::Server, server, self.now);
+            self.models[server].server_died(power);
+            self.stopping.remove(&server);
+            self.starts.insert(server, self.now + for_);
+        }
+    }
+
+    fn kill_client(&mut self, client: usize, for_: Duration) {
+        self.report.clients_killed += 1;
+        for number in self.seats_of(client) {
+            self.links.release_all(End::Client, number, self.now);
+            let server = number % self.servers.len();
+            self.seats[number] = self.new_seat(client, server);
+            let calls: Vec<_> =
+                self.running.range((number, 0)..(number + 1, 0)).map(|(place, _)| *place).collect();
+            for place in calls {
+                if let Some(mut running) = self.running.remove(&place) {
+                    running.operation.give_up(&mut self.models[server]);
+                }
+            }
+        }
+        self.absent.insert(client, self.now + for_);
+    }
+
+    /// Starts what is down long enough, and ends what has stopped.
+    fn begin_again(&mut self) -> Result<(), Violation> {
+        let due: Vec<_> =
+            self.starts.iter().filter(|(_, at)| **at <= self.now).map(|(server, _)| *server).collect();
+        for server in due {
+            self.starts.remove(&server);
+            self.note(format!("server {server} starts"));
+            self.servers[server].start(self.now)?;
+            self.check(server)?;
+        }
+        self.absent.retain(|_, until| *until > self.now);
+        let stopped: Vec<_> =
+            self.stopping.keys().copied().filter(|server| self.servers[*server].has_stopped()).collect();
+        for server in stopped {
+            let for_ = self.stopping.remove(&server).unwrap_or_default();
+            self.kill_server(server, true, for_);
+        }
+        Ok(())
     }
 
     /// Nothing goes wrong any more.
     fn heal(&mut self) {
         self.note("heals".into());
         self.links.options = LinkOptions::reliable();
+        self.links.meddled = false;
         self.links.cut_all(self.now);
-        if !self.server.is_running() {
-            self.restart_at = Some(self.now);
-        }
+        self.servers.iter_mut().for_each(Server::heal);
+        self.starts.values_mut().for_each(|at| *at = self.now);
+        self.absent.clear();
     }
 
-    /// Everybody goes home; nothing may be left behind.
-    fn end(&mut self) -> Result<(), Violation> {
-        self.client.core.close();
-        for _ in 0..1000 {
-            self.turn_quietly()?;
+    /// Everybody goes home; nothing may be left behind, but for what is leased or allocated, and that not for ever.
+    fn go_home(&mut self) -> Result<(), Violation> {
+        self.note("goes home".into());
+        self.seats.iter_mut().for_each(|seat| seat.core.close());
+        self.quiet_down(Server::is_quiet)?;
+        self.now += Duration::from_millis(u64::from(limits::LEASE_MS_MAX) + 1);
+        self.quiet_down(Server::is_idle)?;
+        for server in &self.servers {
+            let Some(service) = server.service() else { continue };
+            let counters = service.store().counters();
+            self.report.evicted += counters.values_evicted;
+            self.report.moved += counters.records_moved;
         }
-        match self.server.requests_open() {
-            0 => Ok(()),
-            open => Err(format!("{open} requests are still open when every client is gone")),
-        }
-    }
-
-    fn turn_quietly(&mut self) -> Result<(), Violation> {
-        self.client.step(self.now, &mut self.links, &mut self.server);
-        self.links.cut_all(self.now);
-        self.server.step(self.now, &mut self.links);
-        self.now += Duration::from_millis(1);
         Ok(())
+    }
+
+    /// Lets end what is under way, until every client, every line and every server is as it should be.
+    fn quiet_down(&mut self, is_quiet: fn(&Server) -> bool) -> Result<(), Violation> {
+        for _ in 0..QUIET_STEPS_MAX {
+            self.settle()?;
+            let quiet = self.seats.iter().all(Seat::is_idle) && self.servers.iter().all(is_quiet);
+            if quiet && self.links.len() == 0 {
+                return Ok(());
+            }
+            self.now += Duration::from_millis(1);
+        }
+        let seats = self.seats.iter().filter(|seat| !seat.is_idle()).map(Seat::held);
+        let servers = self.servers.iter().filter(|server| !is_quiet(server)).map(Server::held);
+        let held: Vec<String> = seats.chain(servers).collect();
+        Err(format!("everybody went home, and left behind: {held:?}, {} lines", self.links.len()))
     }
 
     // ------------------------------------------------------------ records
 
     fn note(&mut self, what: String) {
         self.digest(what.as_bytes());
-        self.history.push(format!("{:>12.6} {what}", self.now.as_secs_f64()));
+        self.history.borrow_mut().push(format!("{:>12.6} {what}", self.now.as_secs_f64()));
     }
 
     /// FNV-1a, over all that happens.
@@ -415,11 +580,5 @@ impl World {
         for byte in now.to_le_bytes().iter().chain(bytes) {
             self.report.digest = (self.report.digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
-    }
-
-    fn finish(mut self) -> Report {
-        self.report.rotten = self.server.rotten;
-        self.report.virtual_ms = millis(self.now);
-        self.report
     }
 }

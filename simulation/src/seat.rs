@@ -1,4 +1,4 @@
-//! One client of the world: the real core, over links of the simulation. It does what the client's driver does.
+//! One seat of a client: its real core for one server, over lines of the simulation. It does what the client's driver does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use memkv_client::core::{CallId, Command, ConnectionId, Core, Progress, Settings
 use memkv_client::error::{ConnectionError, PeerMisbehaved};
 use memkv_transport::buf::BufPool;
 use memkv_transport::error::TransportError;
-use memkv_transport::link::{Arrival, End, Link};
+use memkv_transport::link::{Arrival, End};
 use memkv_transport::receiver::{Next, Receiver};
 use memkv_transport::sealer::Sealer;
 use memkv_transport::session::{AwaitReply, ClientTerms, ReplyStep};
 use memkv_wire::control::ControlBuf;
 use memkv_wire::mac::Key;
 
-use crate::links::{Links, write_from};
+use crate::links::{Line, Links, fingerprint};
 use crate::random::Random;
 use crate::server::{Server, millis};
 
@@ -22,8 +22,11 @@ use crate::server::{Server, millis};
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
 const POOL_BYTES: usize = 64 << 20;
 
-pub struct Client {
+pub struct Seat {
     pub core: Core,
+    number: usize,
+    /// The server it talks to.
+    pub server: usize,
     key: Key,
     terms: ClientTerms,
     random: Random,
@@ -32,6 +35,8 @@ pub struct Client {
     wires: BTreeMap<u16, Wire>,
     /// Calls that have news.
     woken: VecDeque<CallId>,
+    /// A frame was given out that is not the next one the server sealed.
+    pub violation: Option<String>,
 }
 
 struct Wire {
@@ -51,15 +56,25 @@ enum State {
     Moving,
 }
 
-impl Client {
-    pub fn new(key: &Key, settings: Settings, mut random: Random) -> Client {
-        Client {
+impl Seat {
+    /// Seats of one client share its id.
+    pub fn new(
+        (number, server): (usize, usize),
+        id: [u8; 16],
+        key: &Key,
+        settings: Settings,
+        mut random: Random,
+    ) -> Seat {
+        Seat {
             core: Core::new(settings, random.next()),
+            number,
+            server,
             key: key.clone(),
-            terms: ClientTerms::new(random.array(), "simulated"),
+            terms: ClientTerms::new(id, "simulated"),
             pool: BufPool::new(POOL_BYTES),
             wires: BTreeMap::new(),
             woken: VecDeque::new(),
+            violation: None,
             random,
         }
     }
@@ -76,6 +91,18 @@ impl Client {
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let core = Some(self.core.deadline_ms()).filter(|ms| *ms != u64::MAX);
         core.map(|ms| Duration::from_millis(ms).max(now))
+    }
+
+    /// Every buffer is back, and no call is left.
+    pub fn is_idle(&self) -> bool {
+        let idle = self.pool.available_size_bytes() == self.pool.budget_size_bytes();
+        idle && self.core.calls_open() == 0 && self.wires.is_empty()
+    }
+
+    /// What it holds, for a message.
+    pub fn held(&self) -> String {
+        let buffers = self.pool.budget_size_bytes() as i64 - self.pool.available_size_bytes() as i64;
+        format!("{buffers} bytes of buffers, {} calls, {} lines", self.core.calls_open(), self.wires.len())
     }
 
     /// Does all that can be done now. True if anything was.
@@ -103,7 +130,7 @@ impl Client {
                 if self.wires.get(&id.slot()).is_some_and(|wire| wire.id == id)
                     && let Some(wire) = self.wires.remove(&id.slot())
                 {
-                    links.cut(wire.link, now);
+                    links.release(wire.link, End::Client, now);
                 }
             }
             // Whatever is to be sent is asked for in every step.
@@ -113,9 +140,10 @@ impl Client {
     }
 
     fn connect(&mut self, now: Duration, id: ConnectionId, links: &mut Links, server: &mut Server) {
-        let link = links.open();
+        let link = links.open(self.number, self.server);
         if !server.accept(now, link) {
-            links.forget(link);
+            links.release(link, End::Client, now);
+            links.release(link, End::Server, now);
             let refused = ConnectionError::Io { kind: std::io::ErrorKind::ConnectionRefused, code: None };
             return self.core.closed(millis(now), id, refused);
         }
@@ -127,51 +155,53 @@ impl Client {
 
     fn step_wire(&mut self, now: Duration, slot: u16, links: &mut Links) -> bool {
         let Some(mut wire) = self.wires.remove(&slot) else { return false };
-        let Some(link) = links.get_mut(wire.link) else { return false };
-        match self.exchange(now, &mut wire, link) {
+        let Some(line) = links.get_mut(wire.link) else { return false };
+        match self.exchange(now, &mut wire, line) {
             Ok(moved) => {
                 // A frame that came may have made the core close this very connection; its command is then on the way.
                 self.wires.insert(slot, wire);
                 moved
             }
             Err(error) => {
-                links.cut(wire.link, now);
+                links.release(wire.link, End::Client, now);
                 self.core.closed(millis(now), wire.id, error);
                 true
             }
         }
     }
 
-    fn exchange(&mut self, now: Duration, wire: &mut Wire, link: &mut Link) -> Result<bool, ConnectionError> {
+    fn exchange(&mut self, now: Duration, wire: &mut Wire, line: &mut Line) -> Result<bool, ConnectionError> {
         let mut moved = false;
         loop {
-            self.seal(now, wire)?;
-            let sent = write_from(link, End::Client, now, &mut wire.unsent).ok_or(ConnectionError::Closed)?;
+            self.seal(now, wire, line)?;
+            let sent = line.write_from(End::Client, now, &mut wire.unsent).ok_or(ConnectionError::Closed)?;
             moved |= sent > 0;
             if sent == 0 {
                 break;
             }
         }
-        Ok(self.receive(now, wire, link)? | moved)
+        Ok(self.receive(now, wire, line)? | moved)
     }
 
-    fn seal(&mut self, now: Duration, wire: &mut Wire) -> Result<(), ConnectionError> {
+    fn seal(&mut self, now: Duration, wire: &mut Wire, line: &mut Line) -> Result<(), ConnectionError> {
         let State::Open { sealer, .. } = &mut wire.state else { return Ok(()) };
         let (mut control, mut payload) = (ControlBuf::new(), Vec::new());
         while wire.unsent.len() < UNSENT_BYTES_MAX {
             payload.clear();
             let next = self.core.next_frame(millis(now), wire.id, &mut control, &mut payload);
             let Some(frame) = next else { return Ok(()) };
+            let parts = payload.iter().map(|part| &**part);
+            let print = fingerprint(frame.request_id, frame.last, control.control(), parts);
             let sealed = sealer
                 .seal(frame.request_id, frame.last, &mut control, &payload)
                 .map_err(|_| ConnectionError::Local)?;
             self.core.count_sent(sealed.size_bytes() as u64);
-            sealed.slices().for_each(|slice| wire.unsent.extend(slice));
+            line.sealed(End::Client, print, sealed.slices(), &mut wire.unsent);
         }
         Ok(())
     }
 
-    fn receive(&mut self, now: Duration, wire: &mut Wire, link: &mut Link) -> Result<bool, ConnectionError> {
+    fn receive(&mut self, now: Duration, wire: &mut Wire, line: &mut Line) -> Result<bool, ConnectionError> {
         let mut moved = false;
         loop {
             let space = match &mut wire.state {
@@ -179,17 +209,23 @@ impl Client {
                 State::Open { receiver, .. } => receiver.space(),
                 State::Moving => return Err(ConnectionError::Closed),
             };
-            let count = match link.read(End::Client, now, space) {
+            let count = match line.read(End::Client, now, space) {
                 Ok(Arrival::Bytes(count)) => count,
                 Ok(Arrival::Nothing) => return Ok(moved),
                 Ok(Arrival::Closed) | Err(_) => return Err(ConnectionError::Closed),
             };
             moved = true;
-            self.take(now, wire, count)?;
+            self.take(now, wire, line, count)?;
         }
     }
 
-    fn take(&mut self, now: Duration, wire: &mut Wire, count: usize) -> Result<(), ConnectionError> {
+    fn take(
+        &mut self,
+        now: Duration,
+        wire: &mut Wire,
+        line: &mut Line,
+        count: usize,
+    ) -> Result<(), ConnectionError> {
         match std::mem::replace(&mut wire.state, State::Moving) {
             State::Connecting(setup) => {
                 let step = setup.advance(count, now).map_err(ConnectionError::Setup)?;
@@ -207,7 +243,7 @@ impl Client {
             }
             State::Open { sealer, mut receiver } => {
                 receiver.advance(count);
-                let taken = self.take_frames(now, wire.id, &mut receiver);
+                let taken = self.take_frames(now, wire.id, line, &mut receiver);
                 wire.state = State::Open { sealer, receiver };
                 taken
             }
@@ -219,11 +255,17 @@ impl Client {
         &mut self,
         now: Duration,
         id: ConnectionId,
+        line: &mut Line,
         receiver: &mut Receiver,
     ) -> Result<(), ConnectionError> {
         loop {
             match receiver.next_frame() {
                 Ok(Next::Frame(frame)) => {
+                    let print =
+                        fingerprint(frame.request_id, frame.last, frame.control, frame.payload.as_deref());
+                    if !line.received(End::Client, print) {
+                        self.violation = Some("a client took a frame that is not the next one".to_owned());
+                    }
                     let size_bytes = frame.control.len() + frame.payload.as_ref().map_or(0, |p| p.len());
                     self.core.received(millis(now), id, frame, size_bytes as u64);
                 }
