@@ -9,6 +9,7 @@ mod fuzz;
 mod generate;
 mod licences;
 mod shell;
+mod simulate;
 mod tests;
 
 use std::process::ExitCode;
@@ -51,6 +52,12 @@ enum Command {
     /// Peers: a server and its client beside redis, memcached, Mooncake Store, iperf3 and bare loops over sockets and memory, and
     /// sessions beside files; what is not installed is left out. `--help` behind the name tells all options.
     Bench(bench::Options),
+    /// Run seeded worlds of clients, servers, faulty links and faulty disks.
+    ///
+    /// `--seed S` repeats one (with --history every line of it), `--seeds A..B` runs many, `--planted all` shows which seed finds
+    /// which planted bug. A world that breaks a promise is told with its seed and the shortest history found that still breaks
+    /// one. `--help` tells the rest.
+    Simulate(simulate::Options),
     /// Write anew what is generated from schema/ and committed.
     ///
     /// That is the CodeGeneratorRequest (needs the `capnp` tool, Debian: capnproto), the golden copy of the generated code and
@@ -70,6 +77,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Gen => generate::run(),
+        Command::Simulate(options) => simulate::run(&options),
         Command::Licences => licences::run(),
     };
     match outcome {
