@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use memkv_wire::control::Message;
 use memkv_wire::frame::{Kind, MAGIC, VERSION};
-use memkv_wire::limits::REQUESTS_IN_FLIGHT_MAX;
+use memkv_wire::limits::{CONTROL_SIZE_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use memkv_wire::mac::{BulkKey, ControlMac};
 use memkv_wire::*;
+use zerocopy::IntoBytes as _;
 
 use super::flaw::Flaw;
 use super::manifests::put_reply;
 use super::operations::{self, Out, Part};
 use super::quirk::Quirk;
+use super::state::ClientId;
 use super::{Shared, lock, setup};
 use crate::peer::frame::{Frame, ReadError};
 
@@ -72,6 +74,8 @@ pub struct Connection<'s> {
     pub open: HashMap<u32, Vec<Received>>,
     /// Answers that wait for more requests to come.
     pub held: Vec<(u32, Out)>,
+    /// That of the first request, for [`Flaw::NamespaceOfConnection`].
+    pub first_namespace: Option<Vec<u8>>,
 }
 
 /// The whole life of a connection.
@@ -82,6 +86,7 @@ pub fn run(shared: &Shared, number: u64, stream: TcpStream) {
     if let Ok(mut connection) = setup::set_up(shared, number, stream) {
         shared.record(Event::Confirmed { connection: number });
         while connection.frame().is_ok() {}
+        connection.end();
     }
     // The peer may have closed it before.
     let _ = closing.map(|stream| stream.shutdown(Shutdown::Both));
@@ -140,19 +145,20 @@ impl Connection<'_> {
         //= MKV-FRAME-2
         must(header.magic.get() == MAGIC, Flaw::MagicNotChecked, "a frame's magic")?;
         //= MKV-FRAME-5
-        must(frame.mac_holds(&self.back.mac), Flaw::MacNotChecked, "a frame's MAC")?;
+        must(self.mac_holds(frame), Flaw::MacNotChecked, "a frame's MAC")?;
         if header.kind() == Kind::Hello && flaw == Some(Flaw::LaterHelloIgnored) {
             self.back.sequence += 1;
             return Ok(false);
         }
         //= MKV-FRAME-8
-        must(header.kind() == Kind::Request, Flaw::KindNotChecked, "a frame's kind")?;
+        let reserved = flaw == Some(Flaw::ReservedKindTaken) && header.kind == 0;
+        must(header.kind() == Kind::Request || reserved, Flaw::KindNotChecked, "a frame's kind")?;
         //= MKV-CONN-3
-        must(header.sequence.get() == self.back.sequence, Flaw::SequenceNotChecked, "a frame's sequence")?;
+        must(self.follows(header.sequence.get()), Flaw::SequenceNotChecked, "a frame's sequence")?;
         //= MKV-FRAME-4
         must(header.credits.get() == 0, Flaw::CreditsNotChecked, "credits on a stream")?;
         //= MKV-FRAME-6
-        must(frame.tag_holds(&self.back.bulk), Flaw::TagNotChecked, "a payload's tag")?;
+        must(self.tag_holds(frame), Flaw::TagNotChecked, "a payload's tag")?;
         must(header.version == VERSION, Flaw::MagicNotChecked, "a frame's version")?;
         //= MKV-FRAME-7
         if header.flags().0 & !1 != 0 {
@@ -166,8 +172,71 @@ impl Connection<'_> {
         Ok(true)
     }
 
+    fn mac_holds(&self, frame: &Frame) -> bool {
+        if self.flaw() == Some(Flaw::MacLastByteIgnored) {
+            let mac = self.back.mac.tag(&[frame.header.signed_bytes(), &frame.control]);
+            return mac[..31] == frame.header.mac[..31];
+        }
+        frame.mac_holds(&self.back.mac)
+    }
+
+    fn tag_holds(&self, frame: &Frame) -> bool {
+        match self.flaw() {
+            Some(Flaw::TagLastByteIgnored) if !frame.payload.is_empty() => {
+                let tag = self.back.bulk.tag(&[frame.header.as_bytes(), &frame.payload]);
+                tag[..31] == frame.tag[..31]
+            }
+            Some(Flaw::TagOfLastFrameOnly) if !frame.last() => true,
+            _ => frame.tag_holds(&self.back.bulk),
+        }
+    }
+
+    fn follows(&self, sequence: u64) -> bool {
+        match self.flaw() {
+            Some(Flaw::SequenceOf32Bits) => sequence as u32 == self.back.sequence as u32,
+            Some(Flaw::SequenceMaySkip) => sequence >= self.back.sequence,
+            _ => sequence == self.back.sequence,
+        }
+    }
+
+    /// Mistakes about messages as a whole, before they are looked at.
+    fn is_refused_by_mistake(&self, frame: &Frame) -> bool {
+        let id = frame.header.id.get();
+        match self.flaw() {
+            Some(Flaw::ControlOfMaxRefused) => frame.control.len() >= CONTROL_SIZE_BYTES_MAX as usize,
+            Some(Flaw::IdZeroRefused) => id == 0,
+            Some(Flaw::OneMessageAtATime) => !self.open.is_empty() && !self.open.contains_key(&id),
+            Some(Flaw::RequestsOneTooFew) => self.open.len() + 1 >= REQUESTS_IN_FLIGHT_MAX as usize,
+            _ => false,
+        }
+    }
+
+    /// What becomes of messages and leases when the connection is over.
+    fn end(&mut self) {
+        match self.flaw() {
+            Some(Flaw::CutWriteKept) => {
+                let open = std::mem::take(&mut self.open);
+                open.values().for_each(|frames| self.show_early(frames));
+            }
+            Some(Flaw::LeaseEndsWithConnection) => lock(&self.shared.state).forget_leases(self.client),
+            _ => {}
+        }
+    }
+
+    /// The client, for what is kept by client.
+    fn client(&self) -> ClientId {
+        let mut client = self.client;
+        if self.flaw() == Some(Flaw::ClientByConnection) {
+            client[..8].copy_from_slice(&self.number.to_le_bytes());
+        }
+        client
+    }
+
     fn take(&mut self, frame: Frame) -> Result<(), Over> {
         let id = frame.header.id.get();
+        if self.is_refused_by_mistake(&frame) {
+            return Err(Over);
+        }
         //= MKV-MSG-6
         let readable = Message::new(&frame.control).and_then(|message| Request::decode(&message).map(|_| ()));
         if readable.is_err() {
@@ -187,6 +256,9 @@ impl Connection<'_> {
         }
         if self.quirk() == Some(Quirk::OneRequest) && self.open.keys().any(|open| *open != id) {
             return Err(self.broke("more requests than it was told"));
+        }
+        if self.flaw() == Some(Flaw::UnknownAnsweredEarly) && !frame.last() && is_unknown(&frame.control) {
+            return self.send(id, Out::failed(None, Status::UnknownOperation));
         }
         let (last, early) = (frame.last(), self.flaw() == Some(Flaw::VisibleEarly));
         let frames = self.open.entry(id).or_default();
@@ -211,7 +283,12 @@ impl Connection<'_> {
         let decoded = messages.iter().zip(frames).filter_map(|(message, (_, payload))| {
             Request::decode(message).ok().map(|request| Part { request, payload })
         });
-        let parts: Vec<Part<'_>> = decoded.collect();
+        let mut parts: Vec<Part<'_>> = decoded.collect();
+        let first = parts.first().map(|part| part.request.namespace.to_vec()).unwrap_or_default();
+        let kept = self.first_namespace.get_or_insert(first).clone();
+        if self.flaw() == Some(Flaw::NamespaceOfConnection) {
+            parts.iter_mut().for_each(|part| part.request.namespace = &kept);
+        }
         let operation = parts.first().and_then(|part| part.request.which.operation());
         self.shared.record(Event::Request { connection: self.number, operation });
         if self.quirk() == Some(Quirk::OneRequest) && self.more_comes(MORE_REQUESTS / 10)? {
@@ -226,7 +303,7 @@ impl Connection<'_> {
             _ => {}
         }
         let out = self.refuse(&parts, operation).unwrap_or_else(|| {
-            operations::answer(&mut lock(&self.shared.state), &parts, self.client, self.flaw())
+            operations::answer(&mut lock(&self.shared.state), &parts, self.client(), self.flaw())
         });
         let out = self.bend(operation, out);
         match self.quirk() {
@@ -303,4 +380,9 @@ impl Connection<'_> {
             .values
             .insert(write.key.to_vec(), super::state::Value::new(data));
     }
+}
+
+fn is_unknown(control: &[u8]) -> bool {
+    let Ok(message) = Message::new(control) else { return false };
+    Request::decode(&message).is_ok_and(|request| request.which.operation().is_none())
 }

@@ -307,6 +307,113 @@ flaws! {
     ListIgnoresPrefix => "list-ignores-prefix",
     /// The page after a cursor begins with the cursor.
     ListRepeatsCursor => "list-repeats-cursor",
+    // ---- Thought of with nothing but the specification at hand (see conformance/mutants/README.md).
+    /// A control message of exactly the longest length closes the connection.
+    ControlOfMaxRefused => "control-of-max-refused",
+    /// The last byte of a frame's MAC is not compared.
+    MacLastByteIgnored => "mac-last-byte-ignored",
+    /// The last byte of a payload's tag is not compared.
+    TagLastByteIgnored => "tag-last-byte-ignored",
+    /// Only the last frame of a message has its tag checked.
+    TagOfLastFrameOnly => "tag-of-last-frame-only",
+    /// Only the lower half of sequence numbers is compared.
+    SequenceOf32Bits => "sequence-of-32-bits",
+    /// Sequence numbers may skip some, only not go back.
+    SequenceMaySkip => "sequence-may-skip",
+    /// A frame of the reserved kind is taken for a request.
+    ReservedKindTaken => "reserved-kind-taken",
+    /// A confirmation that names another key id is taken.
+    ConfirmationIdIgnored => "confirmation-id-ignored",
+    /// A client that prefers a bulk MAC of the future is not served.
+    UnknownBulkMacEnds => "unknown-bulk-mac-ends",
+    /// Every frame of a message of an unknown operation is answered when it comes.
+    UnknownAnsweredEarly => "unknown-answered-early",
+    /// A message that begins before the one before it has ended closes the connection.
+    OneMessageAtATime => "one-message-at-a-time",
+    /// The 256th open request closes the connection.
+    RequestsOneTooFew => "requests-one-too-few",
+    /// Request id 0 closes the connection.
+    IdZeroRefused => "id-zero-refused",
+    /// The namespace of a message's later frames is not compared.
+    LaterNamespaceIgnored => "later-namespace-ignored",
+    /// Every failure is answered in the arm of Ping.
+    FailureArmWrong => "failure-arm-wrong",
+    /// A Write that its connection's end cuts off is filled up with zeros and stored.
+    CutWriteKept => "cut-write-kept",
+    /// All requests of a connection are in the namespace of its first one.
+    NamespaceOfConnection => "namespace-of-connection",
+    /// The empty namespace is `invalid`.
+    EmptyNamespaceRefused => "empty-namespace-refused",
+    /// The last byte of the longest namespace does not count.
+    NamespaceLastByteLost => "namespace-last-byte-lost",
+    /// The last byte of the longest key does not count.
+    KeyLastByteLost => "key-last-byte-lost",
+    /// A batch of exactly as many items as there may be is `invalid`.
+    BatchOfMaxRefused => "batch-of-max-refused",
+    /// The limit of keys is one of frames: those of a longer message beyond it are not answered.
+    BatchMaxByFrame => "batch-max-by-frame",
+    /// A key that is asked for twice in one message is answered once.
+    KeysDeduplicated => "keys-deduplicated",
+    /// The last piece of a value may be too short.
+    LastPieceShort => "last-piece-short",
+    /// A piece that comes twice in one Write replaces the one before.
+    SecondPieceWins => "second-piece-wins",
+    /// The value's checksum is not verified when the value is one block.
+    OneBlockUnverified => "one-block-unverified",
+    /// A value whose checksum does not hold is refused, and stored.
+    MismatchStored => "mismatch-stored",
+    /// Another value of the same length is taken for the one that is stored.
+    ConflictByLength => "conflict-by-length",
+    /// Of two values for one key in one batch the later one stays.
+    BatchRepeatWins => "batch-repeat-wins",
+    /// Nothing is read that comes after a miss in a batch.
+    BatchReadStopsAtMiss => "batch-read-stops-at-miss",
+    /// The items of a batch are read whole, whatever their range.
+    BatchReadWhole => "batch-read-whole",
+    /// A range that begins at the value's end is empty and `ok`.
+    RangeAtEndEmpty => "range-at-end-empty",
+    /// The checksum of a last block that is shorter than the others is not told.
+    LookupBlocksFloor => "lookup-blocks-floor",
+    /// Clients are told apart by their connections.
+    ClientByConnection => "client-by-connection",
+    /// A lease ends with its client's connection.
+    LeaseEndsWithConnection => "lease-ends-with-connection",
+    /// A value has one lease, of whoever asked last.
+    LastLeaseCounts => "last-lease-counts",
+    /// An allocation stays for the default time, whatever was asked for.
+    AllocationLeaseIgnored => "allocation-lease-ignored",
+    /// A Commit that comes too early ends the allocation.
+    FailedCommitForgets => "failed-commit-forgets",
+    /// Places of missing chunks are counted from each frame's first one.
+    PlacesByFrame => "places-by-frame",
+    /// A chunk of the right length and another checksum is taken for the one that is named.
+    ChunkChecksumNotCompared => "chunk-checksum-not-compared",
+    /// A manifest whose chunks are missing takes the one before with it.
+    FailedPutDrops => "failed-put-drops",
+    /// Another manifest of the same generation replaces the one that is stored.
+    SameGenerationReplaces => "same-generation-replaces",
+    /// Generations are compared as signed numbers.
+    GenerationsSigned => "generations-signed",
+    /// A name that was deleted takes only later generations.
+    DeletedNameNotFree => "deleted-name-not-free",
+    /// A deletion of exactly the stored generation is stale.
+    DeleteOfSameGenerationStale => "delete-of-same-generation-stale",
+    /// Only the chunks in a manifest's first frame are kept from being deleted.
+    LaterReferencesLost => "later-references-lost",
+    /// A chunk that two manifests name is free when one of them goes.
+    ReferencesNotCounted => "references-not-counted",
+    /// A body of several full frames loses the last of them.
+    BodyOfFullFramesShort => "body-of-full-frames-short",
+    /// A listing goes on only after a name that is still there.
+    ListCursorMustExist => "list-cursor-must-exist",
+    /// Names are ordered as signed bytes.
+    ListOrderSigned => "list-order-signed",
+    /// A single name on a last page is not told of.
+    ListLastAloneLost => "list-last-alone-lost",
+    /// The echo of a ping goes through a floating point number.
+    EchoAsDouble => "echo-as-double",
+    /// Regions that cannot be registered are said to be.
+    RegionsTakenOnStream => "regions-taken-on-stream",
 }
 
 #[cfg(test)]

@@ -29,12 +29,19 @@ impl Whole<'_> {
         if let Some(answer) = self.compare_generations(put, &body, stored.as_ref()) {
             return Ok(answer);
         }
+        let deleted = space.deleted.get(put.name).copied().unwrap_or_default();
+        if put.generation != 0 && put.generation <= deleted && self.flaw == Some(Flaw::DeletedNameNotFree) {
+            return Ok(put_reply(Status::StaleGeneration, deleted, &[]));
+        }
         if put.length == 0 && self.flaw == Some(Flaw::EmptyBodyRefused) {
             return Err(Status::Invalid);
         }
         let home = put.role == ManifestRole::Home && self.flaw != Some(Flaw::HomeChecksChunks);
         let checked = !home && self.flaw != Some(Flaw::MissingChunksTaken);
         if let Some(answer) = self.check_chunks(space, &chunks).filter(|_| checked) {
+            if self.flaw == Some(Flaw::FailedPutDrops) {
+                space.manifests.remove(put.name);
+            }
             return Ok(answer);
         }
         let generation = match put.generation {
@@ -46,7 +53,10 @@ impl Whole<'_> {
             Some(stored) if self.flaw == Some(Flaw::ReferencesStay) => stored.chunks,
             _ => Vec::new(),
         };
-        let chunks = if put.role == ManifestRole::Home { Vec::new() } else { chunks };
+        let mut chunks = if put.role == ManifestRole::Home { Vec::new() } else { chunks };
+        if self.flaw == Some(Flaw::LaterReferencesLost) {
+            chunks.truncate(put.chunks.len());
+        }
         let manifest = Manifest { generation, body: Arc::new(body), chunks, stale_chunks };
         let kept = if refs { &mut space.references } else { &mut space.manifests };
         kept.insert(self.name(put.name).to_vec(), manifest);
@@ -93,7 +103,12 @@ impl Whole<'_> {
         stored: Option<&Manifest>,
     ) -> Option<Out> {
         let stored = stored.filter(|_| put.generation != 0 && self.flaw != Some(Flaw::GenerationIgnored))?;
-        if put.generation > stored.generation {
+        let later = match self.flaw {
+            Some(Flaw::GenerationsSigned) => put.generation as i64 > stored.generation as i64,
+            Some(Flaw::SameGenerationReplaces) => put.generation >= stored.generation,
+            _ => put.generation > stored.generation,
+        };
+        if later {
             return None;
         }
         let same = put.generation == stored.generation
@@ -111,20 +126,34 @@ impl Whole<'_> {
                 None => missing.push(place),
                 Some(value) => {
                     let same = value.data.len() as u64 == chunk.length
-                        && chunk.checksum.is_none_or(|checksum| checksum == value.checksum);
+                        && (self.flaw == Some(Flaw::ChunkChecksumNotCompared)
+                            || chunk.checksum.is_none_or(|checksum| checksum == value.checksum));
                     if !same && self.flaw != Some(Flaw::ChunkLengthNotCompared) {
                         conflicts.push(place);
                     }
                 }
             }
         }
-        if self.flaw == Some(Flaw::MissingChunksOffByOne) {
-            missing.iter_mut().for_each(|place| *place += 1);
+        match self.flaw {
+            Some(Flaw::MissingChunksOffByOne) => missing.iter_mut().for_each(|place| *place += 1),
+            Some(Flaw::PlacesByFrame) => missing.iter_mut().for_each(|place| self.count_by_frame(place)),
+            _ => {}
         }
         match (conflicts.is_empty(), missing.is_empty()) {
             (false, _) => Some(put_reply(Status::Conflict, 0, &conflicts)),
             (true, false) => Some(put_reply(Status::MissingChunks, 0, &missing)),
             (true, true) => None,
+        }
+    }
+
+    /// Counts a place from its own frame's first one: the mistake of [`Flaw::PlacesByFrame`].
+    fn count_by_frame(&self, place: &mut u32) {
+        for part in self.parts {
+            let RequestWhich::PutManifest(put) = part.request.which else { return };
+            if (*place as usize) < put.chunks.len() {
+                return;
+            }
+            *place -= put.chunks.len() as u32;
         }
     }
 
@@ -145,6 +174,10 @@ impl Whole<'_> {
         }
         if body.is_empty() {
             out.push(Status::Ok, ResponseWhich::GetManifest(reply), &[]);
+        }
+        let full = body.len().is_multiple_of(PAYLOAD_SIZE_BYTES_MAX as usize) && out.frames.len() > 1;
+        if full && self.flaw == Some(Flaw::BodyOfFullFramesShort) {
+            out.frames.pop();
         }
         Ok(out)
     }
@@ -169,13 +202,23 @@ impl Whole<'_> {
         };
         let mut out = Out::default();
         let reply = ResponseWhich::DeleteManifest(DeleteManifestReply { generation });
-        let later = delete.generation != 0 && generation > delete.generation;
+        let later = delete.generation != 0
+            && (generation > delete.generation
+                || generation == delete.generation && self.flaw == Some(Flaw::DeleteOfSameGenerationStale));
         if later && self.flaw != Some(Flaw::DeleteIgnoresGeneration) {
             out.push(Status::StaleGeneration, reply, &[]);
             return Ok(out);
         }
-        space.manifests.remove(delete.name);
+        let removed = space.manifests.remove(delete.name);
         space.references.remove(delete.name);
+        if self.flaw == Some(Flaw::DeletedNameNotFree) {
+            space.deleted.insert(delete.name.to_vec(), generation);
+        }
+        if let (Some(Flaw::ReferencesNotCounted), Some(removed)) = (self.flaw, removed) {
+            for manifest in space.manifests.values_mut() {
+                manifest.chunks.retain(|chunk| !removed.chunks.contains(chunk));
+            }
+        }
         out.push(Status::Ok, reply, &[]);
         Ok(out)
     }
@@ -186,6 +229,10 @@ impl Whole<'_> {
         let wanted = |name: &[u8]| {
             let after = match self.flaw {
                 Some(Flaw::ListRepeatsCursor) => list.cursor.is_empty() || name >= list.cursor,
+                Some(Flaw::ListOrderSigned) => list.cursor.is_empty() || signed(name) > signed(list.cursor),
+                Some(Flaw::ListCursorMustExist) if !space.manifests.contains_key(list.cursor) => {
+                    list.cursor.is_empty()
+                }
                 _ => list.cursor.is_empty() || name > list.cursor,
             };
             after && (name.starts_with(list.prefix) || self.flaw == Some(Flaw::ListIgnoresPrefix))
@@ -194,8 +241,10 @@ impl Whole<'_> {
         let count_max = if all { LIST_ENTRIES_MAX } else { list.count_max };
         // A page of the longest names is within the limit of a control message.
         let count_max = count_max.min(128) as usize;
-        let found: Vec<_> =
-            space.manifests.iter().filter(|(name, _)| wanted(name)).take(count_max + 1).collect();
+        let mut found: Vec<_> = space.manifests.iter().filter(|(name, _)| wanted(name)).collect();
+        if self.flaw == Some(Flaw::ListOrderSigned) {
+            found.sort_by_key(|(name, _)| signed(name));
+        }
         let entry = |found: &(&Vec<u8>, &Manifest)| (found.0.clone(), found.1.clone());
         let mut page: Vec<(Vec<u8>, Manifest)> = found.iter().take(count_max).map(entry).collect();
         if self.flaw == Some(Flaw::ListUnsorted) {
@@ -215,11 +264,19 @@ impl Whole<'_> {
             })
             .collect();
         let mut out = Out::default();
-        let more = found.len() > count_max && self.flaw != Some(Flaw::ListMoreUnsaid);
+        let more = match self.flaw {
+            Some(Flaw::ListMoreUnsaid) => false,
+            Some(Flaw::ListLastAloneLost) => found.len() > count_max + 1,
+            _ => found.len() > count_max,
+        };
         let reply = ListManifestsReply { entries: List::from(&entries), more };
         out.push(Status::Ok, ResponseWhich::ListManifests(reply), &[]);
         Ok(out)
     }
+}
+
+fn signed(name: &[u8]) -> Vec<i8> {
+    name.iter().map(|byte| *byte as i8).collect()
 }
 
 /// The places go into as many frames as they need.

@@ -1,5 +1,7 @@
 //! What each operation does, message by message.
 
+use std::collections::HashSet;
+
 use memkv_wire::checksum::{self, BLOCK_SIZE_BYTES, Checksum};
 use memkv_wire::control::ControlBuf;
 use memkv_wire::limits::{BATCH_ITEMS_MAX, LEASE_MS_DEFAULT};
@@ -62,6 +64,7 @@ pub fn answer(state: &mut State, parts: &[Part<'_>], client: ClientId, flaw: Opt
     let whole = Whole { namespace: first.request.namespace, parts, client, flaw };
     match whole.check(operation).and_then(|()| whole.perform(state, &first.request.which)) {
         Ok(out) => out,
+        Err(status) if flaw == Some(Flaw::FailureArmWrong) => Out::failed(Some(Operation::Ping), status),
         Err(status) => Out::failed(Some(operation), status),
     }
 }
@@ -82,7 +85,10 @@ impl Whole<'_> {
         if !payload_fits {
             return Err(Status::Invalid);
         }
-        let mut scalars = self.parts.iter().map(|part| scalars(&part.request));
+        if self.namespace.is_empty() && self.flaw == Some(Flaw::EmptyNamespaceRefused) {
+            return Err(Status::Invalid);
+        }
+        let mut scalars = self.parts.iter().map(|part| scalars(&part.request, self.flaw));
         let first = scalars.next();
         let same = scalars.all(|other| Some(other) == first);
         if same || self.flaw == Some(Flaw::ContradictionTaken) { Ok(()) } else { Err(Status::Invalid) }
@@ -116,10 +122,14 @@ impl Whole<'_> {
     }
 
     fn ping(&self, ping: &Ping<'_>) -> Answer {
-        if !ping.regions.is_empty() {
+        if !ping.regions.is_empty() && self.flaw != Some(Flaw::RegionsTakenOnStream) {
             return Err(Status::Unsupported);
         }
-        let echo = if self.flaw == Some(Flaw::EchoLost) { 0 } else { ping.echo };
+        let echo = match self.flaw {
+            Some(Flaw::EchoLost) => 0,
+            Some(Flaw::EchoAsDouble) => ping.echo as f64 as u64,
+            _ => ping.echo,
+        };
         Ok(Out::ok(ResponseWhich::Ping(PingReply { echo, uptime_ms: 1 })))
     }
 
@@ -131,7 +141,7 @@ impl Whole<'_> {
             _ => None,
         })?;
         let space = self.space(state);
-        let length = |key: &&[u8]| space.values.get(*key).map_or(0, |value| value.data.len() as u64);
+        let length = |key: &&[u8]| space.values.get(self.key(key)).map_or(0, |value| value.data.len() as u64);
         let mut lengths: Vec<u64> = keys.iter().map(length).collect();
         if self.flaw == Some(Flaw::ExistsTellsOne) {
             lengths.iter_mut().for_each(|length| *length = 1.min(*length));
@@ -175,13 +185,31 @@ impl Whole<'_> {
         &'a self,
         of: impl Fn(&RequestWhich<'a>) -> Option<List<'a, &'a [u8]>>,
     ) -> Result<Vec<&'a [u8]>, Status> {
-        let keys: Vec<&[u8]> = self
+        let mut keys: Vec<&[u8]> = self
             .parts
             .iter()
             .filter_map(|part| of(&part.request.which))
             .flat_map(|keys| keys.iter())
             .collect();
-        if keys.len() > BATCH_ITEMS_MAX as usize { Err(Status::Invalid) } else { Ok(keys) }
+        match self.flaw {
+            Some(Flaw::BatchMaxByFrame) => keys.truncate(BATCH_ITEMS_MAX as usize),
+            Some(Flaw::KeysDeduplicated) => {
+                let mut seen = HashSet::new();
+                keys.retain(|key| seen.insert(*key));
+            }
+            _ => {}
+        }
+        if self.is_too_many(keys.len()) { Err(Status::Invalid) } else { Ok(keys) }
+    }
+
+    fn is_too_many(&self, items: usize) -> bool {
+        let refused = usize::from(self.flaw == Some(Flaw::BatchOfMaxRefused));
+        items + refused > BATCH_ITEMS_MAX as usize
+    }
+
+    /// A key as it is kept.
+    fn key<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        if self.flaw == Some(Flaw::KeyLastByteLost) { &key[..key.len().min(511)] } else { key }
     }
 
     fn lookup(&self, state: &mut State, lookup: &Lookup<'_>) -> Answer {
@@ -190,10 +218,12 @@ impl Whole<'_> {
             Some(Flaw::LookupOfMissing) => found.unwrap_or(Value::new(vec![0])),
             _ => found.ok_or(Status::NotFound)?,
         };
-        state.lease(self.namespace, lookup.key, self.client, lookup.lease_ms);
+        state.lease(self.namespace, lookup.key, self.client, lookup.lease_ms, self.flaw);
         let mut blocks: Vec<u8> = value.data.chunks(BLOCK_SIZE_BYTES).flat_map(checksum::block).collect();
-        if self.flaw == Some(Flaw::LookupBlocksWrong) {
-            blocks.reverse();
+        match self.flaw {
+            Some(Flaw::LookupBlocksWrong) => blocks.reverse(),
+            Some(Flaw::LookupBlocksFloor) => blocks.truncate(value.data.len() / BLOCK_SIZE_BYTES * 16),
+            _ => {}
         }
         let length = match self.flaw {
             Some(Flaw::LookupLengthWrong) => value.data.len().next_multiple_of(BLOCK_SIZE_BYTES),
@@ -234,7 +264,10 @@ impl Whole<'_> {
                 checksum: allocate.checksum.copied(),
                 filling: Filling::new(allocate.length),
                 client: self.client,
-                until: end_of_lease(allocate.lease_ms),
+                until: match self.flaw {
+                    Some(Flaw::AllocationLeaseIgnored) => end_of_lease(0),
+                    _ => end_of_lease(allocate.lease_ms),
+                },
             },
         );
         Ok(Out::ok(ResponseWhich::Allocate(reply)))
@@ -279,6 +312,9 @@ impl Whole<'_> {
             return Err(Status::LeaseExpired);
         }
         if !allocation.filling.is_whole() && self.flaw != Some(Flaw::CommitOfPart) {
+            if self.flaw == Some(Flaw::FailedCommitForgets) {
+                state.allocations.remove(&commit.allocation);
+            }
             return Err(Status::Invalid);
         }
         let value = Value::new(allocation.filling.data.clone());
@@ -337,8 +373,16 @@ impl Whole<'_> {
         value: Value,
         checksum: Option<&Checksum>,
     ) -> Result<(), Status> {
-        let expected = checksum.filter(|_| self.flaw != Some(Flaw::ValueChecksumNotChecked));
+        let key = self.key(key);
+        let expected = checksum.filter(|_| match self.flaw {
+            Some(Flaw::ValueChecksumNotChecked) => false,
+            Some(Flaw::OneBlockUnverified) => value.data.len() > BLOCK_SIZE_BYTES,
+            _ => true,
+        });
         if expected.is_some_and(|expected| *expected != value.checksum) {
+            if self.flaw == Some(Flaw::MismatchStored) {
+                self.space(state).store(key, value, self.flaw);
+            }
             return Err(Status::ChecksumMismatch);
         }
         match self.space(state).store(key, value, self.flaw) {
@@ -361,7 +405,7 @@ impl Whole<'_> {
                 pieces.push((piece, bytes));
             }
         }
-        if items.len() > BATCH_ITEMS_MAX as usize {
+        if self.is_too_many(items.len()) {
             return Err(Status::Invalid);
         }
         let mut gathered = Gathered::new(items.iter().map(|item| item.length));
@@ -374,6 +418,10 @@ impl Whole<'_> {
         };
         let mut results = Vec::new();
         for ((index, item), data) in (0..).zip(&items).zip(gathered.finish(flaw)) {
+            let repeated = items.iter().take(index as usize).any(|earlier| earlier.key == item.key);
+            if repeated && self.flaw == Some(Flaw::BatchRepeatWins) {
+                self.space(state).values.remove(item.key);
+            }
             let stored =
                 data.and_then(|data| self.store_value(state, item.key, Value::new(data), item.checksum));
             results.push(WriteResult { index, status: stored.err().unwrap_or(Status::Ok) });
@@ -415,6 +463,10 @@ impl Whole<'_> {
             let reply = ReadReply { length, checksum, pieces: List::from(&piece) };
             out.push(Status::Ok, ResponseWhich::Read(reply), &bytes);
         }
+        if out.frames.is_empty() {
+            let reply = ReadReply { length, checksum, pieces: List::empty() };
+            out.push(Status::Ok, ResponseWhich::Read(reply), &[]);
+        }
         Ok(out)
     }
 
@@ -424,10 +476,14 @@ impl Whole<'_> {
             RequestWhich::BatchRead(batch) => batch.items,
             _ => List::empty(),
         });
-        let items: Vec<ReadItem<'_>> = items.collect();
-        if items.len() > BATCH_ITEMS_MAX as usize {
+        let mut items: Vec<ReadItem<'_>> = items.collect();
+        if self.is_too_many(items.len()) {
             return Err(Status::Invalid);
         }
+        if self.flaw == Some(Flaw::BatchReadWhole) {
+            items.iter_mut().for_each(|item| (item.offset, item.length) = (0, 0));
+        }
+        let mut missed = false;
         let mut out = Out::default();
         let mut push = |results: &[ReadResult<'_>], pieces: &[Piece<'_>], payload: &[u8]| {
             let reply = BatchReadReply { results: List::from(results), pieces: List::from(pieces) };
@@ -437,9 +493,14 @@ impl Whole<'_> {
             if self.flaw == Some(Flaw::BatchAnswersTooFew) && index as usize == items.len() - 1 {
                 continue;
             }
-            let (value, range) = match self.found(state, item) {
+            let found = match self.found(state, item) {
+                _ if missed && self.flaw == Some(Flaw::BatchReadStopsAtMiss) => Err(Status::NotFound),
+                found => found,
+            };
+            let (value, range) = match found {
                 Ok(found) => found,
                 Err(status) => {
+                    missed = true;
                     push(&[ReadResult { index, status, length: 0, checksum: None }], &[], &[]);
                     continue;
                 }
@@ -471,9 +532,13 @@ impl Whole<'_> {
         if !matches!(item.destination.which, DestinationWhich::Inline) {
             return Err(Status::Unsupported);
         }
-        let found = self.space(state).values.get(item.key).filter(|_| self.flaw != Some(Flaw::ReadMisses));
+        let found =
+            self.space(state).values.get(self.key(item.key)).filter(|_| self.flaw != Some(Flaw::ReadMisses));
         let value = found.cloned().ok_or(Status::NotFound)?;
         let (start, length) = (item.offset as usize, item.length as usize);
+        if start == value.data.len() && self.flaw == Some(Flaw::RangeAtEndEmpty) {
+            return Ok((value, start..start));
+        }
         if start >= value.data.len() {
             return if self.flaw == Some(Flaw::ReadPastEnd) {
                 Ok((value, 0..1))
@@ -529,13 +594,15 @@ fn piece<'a>(index: u32, offset: u64, bytes: &[u8], checksum: &'a Checksum) -> P
 }
 
 /// Everything in a frame that must be the same in all frames of its message.
-fn scalars(request: &Request<'_>) -> Vec<u8> {
+fn scalars(request: &Request<'_>, flaw: Option<Flaw>) -> Vec<u8> {
     let mut scalars = request.which.opcode().to_le_bytes().to_vec();
     let mut add = |bytes: &[u8]| {
         scalars.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
         scalars.extend_from_slice(bytes);
     };
-    add(request.namespace);
+    if flaw != Some(Flaw::LaterNamespaceIgnored) {
+        add(request.namespace);
+    }
     match request.which {
         RequestWhich::Write(write) => {
             add(write.key);

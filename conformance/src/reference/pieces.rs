@@ -28,7 +28,8 @@ impl Filling {
         }
         let block = start / BLOCK_SIZE_BYTES;
         let block_end = self.data.len().min((block + 1) * BLOCK_SIZE_BYTES);
-        let whole_block = start == block * BLOCK_SIZE_BYTES && end == block_end;
+        let cut = flaw == Some(Flaw::LastPieceShort) && block_end == self.data.len() && end > start;
+        let whole_block = start == block * BLOCK_SIZE_BYTES && (end == block_end || cut);
         if flaw == Some(Flaw::PiecesAnywhere) {
             let last = end.saturating_sub(1) / BLOCK_SIZE_BYTES;
             self.filled[block..=last].fill(true);
@@ -72,7 +73,7 @@ impl Gathered {
     /// False when there is no such item.
     pub fn put(&mut self, piece: &Piece<'_>, bytes: &[u8], flaw: Option<Flaw>) -> bool {
         let Some((filling, status)) = self.items.get_mut(&piece.index) else { return false };
-        let put = filling.put(piece, bytes, false, flaw);
+        let put = filling.put(piece, bytes, flaw == Some(Flaw::SecondPieceWins), flaw);
         if *status == Status::Ok {
             *status = put;
         }

@@ -79,6 +79,7 @@ pub fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Con
         out: way(Direction::ServerToClient, 1),
         open: HashMap::new(),
         held: Vec::new(),
+        first_namespace: None,
     };
     connection.read_confirmation()?;
     Ok(connection)
@@ -128,6 +129,10 @@ fn signer(shared: &Shared, frame: &Frame) -> Option<Key> {
 
 //= MKV-CONN-7
 fn choose(shared: &Shared, connect: &Connect<'_>) -> Option<BulkAlgorithm> {
+    let first = connect.bulk_macs.iter().next().map(BulkMac::code);
+    if shared.flaw() == Some(Flaw::UnknownBulkMacEnds) && first.and_then(BulkAlgorithm::from_code).is_none() {
+        return None;
+    }
     let mut offered = connect.bulk_macs.iter().filter_map(|mac| BulkAlgorithm::from_code(mac.code()));
     match shared.flaw() {
         Some(Flaw::BulkMacBestNotChosen) => offered.next_back(),
@@ -227,7 +232,7 @@ impl Connection<'_> {
             && header.kind() == Kind::Hello
             && header.version == VERSION
             && header.sequence.get() == 1
-            && header.id.get() == self.key_id
+            && (header.id.get() == self.key_id || self.flaw() == Some(Flaw::ConfirmationIdIgnored))
             && header.credits.get() == 0
             && header.flags().0 & !1 == 0
             && frame.control.is_empty()

@@ -16,8 +16,8 @@ pub struct State {
     namespaces: HashMap<Vec<u8>, Namespace>,
     pub allocations: HashMap<u64, Allocation>,
     pub next_allocation: u64,
-    /// By namespace and key: who leased a value last, and until when.
-    leases: HashMap<(Vec<u8>, Vec<u8>), (ClientId, Instant)>,
+    /// By namespace and key: who leased a value, and until when.
+    leases: HashMap<(Vec<u8>, Vec<u8>), HashMap<ClientId, Instant>>,
 }
 
 pub type ClientId = [u8; 16];
@@ -28,6 +28,8 @@ pub struct Namespace {
     pub manifests: BTreeMap<Vec<u8>, Manifest>,
     /// References of manifests whose names live on another server.
     pub references: BTreeMap<Vec<u8>, Manifest>,
+    /// The last generations of names that were deleted, for [`Flaw::DeletedNameNotFree`].
+    pub deleted: BTreeMap<Vec<u8>, u64>,
 }
 
 /// A stored value.
@@ -85,19 +87,41 @@ pub struct Manifest {
 
 impl State {
     pub fn namespace(&mut self, name: &[u8], flaw: Option<Flaw>) -> &mut Namespace {
-        let name = if flaw == Some(Flaw::OneNamespace) { &[] } else { name };
+        let name = match flaw {
+            Some(Flaw::OneNamespace) => &[],
+            Some(Flaw::NamespaceLastByteLost) => &name[..name.len().min(254)],
+            _ => name,
+        };
         self.namespaces.entry(name.to_vec()).or_default()
     }
 
-    pub fn lease(&mut self, namespace: &[u8], key: &[u8], client: ClientId, lease_ms: u32) {
-        self.leases.insert((namespace.to_vec(), key.to_vec()), (client, end_of_lease(lease_ms)));
+    pub fn lease(
+        &mut self,
+        namespace: &[u8],
+        key: &[u8],
+        client: ClientId,
+        lease_ms: u32,
+        flaw: Option<Flaw>,
+    ) {
+        let leases = self.leases.entry((namespace.to_vec(), key.to_vec())).or_default();
+        if flaw == Some(Flaw::LastLeaseCounts) {
+            leases.clear();
+        }
+        let end = end_of_lease(lease_ms);
+        let until = leases.entry(client).or_insert(end);
+        *until = end.max(*until);
+    }
+
+    pub fn forget_leases(&mut self, client: ClientId) {
+        self.leases.values_mut().for_each(|leases| leases.retain(|holder, _| *holder != client));
     }
 
     /// Whether another client leased the value.
     //= MKV-LEASE-1
     pub fn is_leased(&self, namespace: &[u8], key: &[u8], client: ClientId) -> bool {
         let lease = self.leases.get(&(namespace.to_vec(), key.to_vec()));
-        lease.is_some_and(|(holder, until)| *holder != client && *until > Instant::now())
+        let now = Instant::now();
+        lease.is_some_and(|leases| leases.iter().any(|(holder, until)| *holder != client && *until > now))
     }
 }
 
@@ -111,6 +135,9 @@ impl Namespace {
     //= MKV-WR-3
     pub fn store(&mut self, key: &[u8], value: Value, flaw: Option<Flaw>) -> Status {
         match self.values.get(key) {
+            Some(stored) if flaw == Some(Flaw::ConflictByLength) && stored.data.len() == value.data.len() => {
+                Status::Ok
+            }
             Some(stored) if stored.data.len() != value.data.len() || stored.checksum != value.checksum => {
                 match flaw {
                     Some(Flaw::ConflictReplaces) => {

@@ -150,6 +150,53 @@ flaws! {
     SavesWithoutChunks => "saves-without-chunks",
     /// A failure ends the process.
     DiesOfFailure => "dies-of-failure",
+    // ---- Thought of with nothing but the specification at hand (see conformance/mutants/README.md).
+    /// The last byte of a frame's MAC is not compared.
+    MacLastByteIgnored => "mac-last-byte-ignored",
+    /// The last byte of a payload's tag is not compared.
+    TagLastByteIgnored => "tag-last-byte-ignored",
+    /// Sequence numbers may skip some, only not go back.
+    SequenceMaySkip => "sequence-may-skip",
+    /// Only the lower half of sequence numbers is compared.
+    SequenceOf32Bits => "sequence-of-32-bits",
+    /// Any flag ends a message.
+    AnyFlagIsLast => "any-flag-is-last",
+    /// A read without any piece is an empty value.
+    EmptyReplyIsEmptyValue => "empty-reply-is-empty-value",
+    /// Pieces that end before the range does are taken for all of it.
+    ShortTailTaken => "short-tail-taken",
+    /// Pieces of a range have their checksums not checked, only whole values have.
+    RangeChecksumNotChecked => "range-checksum-not-checked",
+    /// A range that ends after the value is expected whole.
+    CutRangeRefused => "cut-range-refused",
+    /// Only the first piece of each frame is taken.
+    OnePieceAFrame => "one-piece-a-frame",
+    /// A manifest that comes without its body is taken for an empty one.
+    EmptyBodyTaken => "empty-body-taken",
+    /// A manifest of no bytes is not sent, and told as published.
+    EmptyBodyUnsent => "empty-body-unsent",
+    /// Lengths that are not answered are zero.
+    ExistsPadded => "exists-padded",
+    /// A value that fails makes all others of its batch fail.
+    OneFailureFailsAll => "one-failure-fails-all",
+    /// A status that nobody knows is tried again.
+    UnknownStatusRetried => "unknown-status-retried",
+    /// The longest key is refused.
+    KeyOfMaxRefused => "key-of-max-refused",
+    /// Names that are too long are cut.
+    NamesCut => "names-cut",
+    /// A value of whole blocks ends with an empty piece.
+    EmptyPieceAtEnd => "empty-piece-at-end",
+    /// Request ids have three bits, whatever is open.
+    IdsOfThreeBits => "ids-of-three-bits",
+    /// One request more than the server allows is open.
+    RequestsOneTooMany => "requests-one-too-many",
+    /// The nonce is drawn once for all connections.
+    NonceOfClient => "nonce-of-client",
+    /// The client id is drawn for each connection.
+    ClientIdByConnection => "client-id-by-connection",
+    /// A save is tried once more than it may be.
+    SavesOnceTooOften => "saves-once-too-often",
 }
 
 #[cfg(test)]

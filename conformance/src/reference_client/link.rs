@@ -12,6 +12,8 @@ use memkv_wire::{
     BulkMac, Connect, ConnectWhich, List, Request, RequestWhich, Response, ResponseWhich, Status,
 };
 
+use zerocopy::IntoBytes as _;
+
 use super::flaw::Flaw;
 use crate::peer::frame::{Frame, ReadError};
 use crate::peer::session::encode;
@@ -101,7 +103,10 @@ impl Link {
         if self.flaw != Some(Flaw::RequestIdReused) {
             self.next_id += 1;
         }
-        self.next_id
+        match self.flaw {
+            Some(Flaw::IdsOfThreeBits) => self.next_id % 8,
+            _ => self.next_id,
+        }
     }
 
     /// Sends one frame.
@@ -157,7 +162,7 @@ impl Link {
             if holds || flaw == Some(unless) { Ok(()) } else { Err(Trouble::Broke(what)) }
         };
         must(header.magic.get() == MAGIC, Flaw::MagicNotChecked, "a frame's magic")?;
-        must(frame.mac_holds(&self.back.mac), Flaw::MacNotChecked, "a frame's MAC")?;
+        must(self.mac_holds(&frame), Flaw::MacNotChecked, "a frame's MAC")?;
         if header.kind() == Kind::Hello && flaw == Some(Flaw::LaterHelloIgnored) {
             self.back.sequence += 1;
             return Ok(None);
@@ -167,9 +172,9 @@ impl Link {
         }
         must(header.version == VERSION, Flaw::VersionNotChecked, "a frame's version")?;
         must(header.kind() == Kind::Response, Flaw::KindNotChecked, "a frame's kind")?;
-        must(header.sequence.get() == self.back.sequence, Flaw::SequenceNotChecked, "a frame's sequence")?;
+        must(self.follows(header.sequence.get()), Flaw::SequenceNotChecked, "a frame's sequence")?;
         must(header.credits.get() == 0, Flaw::CreditsNotChecked, "credits on a stream")?;
-        let tag_holds = frame.tag_holds(&self.back.bulk) || flaw == Some(Flaw::CutFrameFilled);
+        let tag_holds = self.tag_holds(&frame) || flaw == Some(Flaw::CutFrameFilled);
         must(tag_holds, Flaw::TagNotChecked, "a payload's tag")?;
         if flaw == Some(Flaw::FlagsRefused) && header.flags().0 & !1 != 0 {
             return Err(Trouble::Broke("a frame's flags"));
@@ -183,10 +188,37 @@ impl Link {
         readable.map_err(|_| Trouble::Broke("a message that cannot be read"))?;
         Ok(Some(Reply {
             id: header.id.get(),
-            last: frame.last(),
+            last: match flaw {
+                Some(Flaw::AnyFlagIsLast) => frame.header.flags().0 != 0,
+                _ => frame.last(),
+            },
             control: frame.control,
             payload: frame.payload,
         }))
+    }
+
+    fn mac_holds(&self, frame: &Frame) -> bool {
+        if self.flaw == Some(Flaw::MacLastByteIgnored) {
+            let mac = self.back.mac.tag(&[frame.header.signed_bytes(), &frame.control]);
+            return mac[..31] == frame.header.mac[..31];
+        }
+        frame.mac_holds(&self.back.mac)
+    }
+
+    fn tag_holds(&self, frame: &Frame) -> bool {
+        if self.flaw == Some(Flaw::TagLastByteIgnored) && !frame.payload.is_empty() {
+            let tag = self.back.bulk.tag(&[frame.header.as_bytes(), &frame.payload]);
+            return tag[..31] == frame.tag[..31];
+        }
+        frame.tag_holds(&self.back.bulk)
+    }
+
+    fn follows(&self, sequence: u64) -> bool {
+        match self.flaw {
+            Some(Flaw::SequenceOf32Bits) => sequence as u32 == self.back.sequence as u32,
+            Some(Flaw::SequenceMaySkip) => sequence >= self.back.sequence,
+            _ => sequence == self.back.sequence,
+        }
     }
 
     /// Whether the server closed the connection since the last reply.
@@ -246,7 +278,9 @@ fn connect(terms: &Terms, version: u8, deadline: Instant) -> Result<Link, Troubl
     stream.set_nodelay(true)?;
     wait_until(&stream, deadline, terms.flaw)?;
     let mut nonce = [5; 32];
-    if terms.flaw != Some(Flaw::NonceReused) {
+    if terms.flaw == Some(Flaw::NonceOfClient) {
+        nonce[..16].copy_from_slice(&terms.client_id);
+    } else if terms.flaw != Some(Flaw::NonceReused) {
         getrandom::fill(&mut nonce).map_err(|_| Trouble::Misuse)?;
     }
     let offered: &[BulkMac] = match terms.flaw {
@@ -283,6 +317,7 @@ fn connect(terms: &Terms, version: u8, deadline: Instant) -> Result<Link, Troubl
     };
     let requests_max = match terms.flaw {
         Some(Flaw::RequestsUnbounded) => 64,
+        Some(Flaw::RequestsOneTooMany) => (reply.requests_in_flight_max as usize + 1).min(64),
         _ => (reply.requests_in_flight_max as usize).min(64),
     };
     let mut link = Link {
@@ -312,11 +347,15 @@ impl Link {
 }
 
 fn connect_frame(terms: &Terms, version: u8, nonce: &[u8; 32], offered: &[BulkMac]) -> Frame {
+    let mut client_id = terms.client_id;
+    if terms.flaw == Some(Flaw::ClientIdByConnection) {
+        client_id.copy_from_slice(&nonce[..16]);
+    }
     let request = Request {
         namespace: &[],
         which: RequestWhich::Connect(Connect {
             nonce,
-            client_id: &terms.client_id,
+            client_id: &client_id,
             bulk_macs: List::from(offered),
             client_name: "memkv-conformance reference client",
             which: ConnectWhich::Stream,

@@ -191,6 +191,9 @@ impl Client {
         match self.flaw() {
             Some(Flaw::RetriesEverything) => statuses.next().is_some(),
             Some(Flaw::BusyIsFinal) => false,
+            Some(Flaw::UnknownStatusRetried) => {
+                statuses.any(|status| matches!(status, Status::Busy | Status::Unknown(_)))
+            }
             _ => statuses.any(|status| status == Status::Busy),
         }
     }

@@ -94,6 +94,9 @@ impl Client {
         if self.flaw() == Some(Flaw::ExistsReversed) {
             lengths.reverse();
         }
+        if self.flaw() == Some(Flaw::ExistsPadded) {
+            lengths.resize(keys.len(), 0);
+        }
         if lengths.len() == keys.len() { Ok(lengths) } else { self.broke("as many lengths as keys") }
     }
 
@@ -120,6 +123,9 @@ impl Client {
         body: &[u8],
         chunks: &[(Vec<u8>, u64)],
     ) -> Result<Vec<u32>, Trouble> {
+        if body.is_empty() && self.flaw() == Some(Flaw::EmptyBodyUnsent) {
+            return Ok(Vec::new());
+        }
         let outgoing = self.manifest(name, body, chunks);
         let replies = self.call(outgoing)?;
         let (mut places, mut last) = (Vec::new(), Status::Ok);
@@ -155,7 +161,7 @@ impl Client {
             .collect();
         let put = |chunks| {
             RequestWhich::PutManifest(PutManifest {
-                name,
+                name: if self.flaw() == Some(Flaw::NamesCut) { &name[..name.len().min(1024)] } else { name },
                 generation: 0,
                 role: ManifestRole::Both,
                 length: body.len() as u64,
@@ -183,6 +189,9 @@ impl Client {
             };
             (length, sum) = (told.length, told.checksum.copied());
             body.extend_from_slice(&reply.payload);
+        }
+        if body.is_empty() && self.flaw() == Some(Flaw::EmptyBodyTaken) {
+            return Ok(body);
         }
         if body.len() as u64 != length && self.flaw() != Some(Flaw::BodyLengthNotChecked) {
             return self.broke("a body of another length");
@@ -237,7 +246,11 @@ impl Client {
                 return Ok(());
             }
             tries += 1;
-            let enough = if self.flaw() == Some(Flaw::SavesForEver) { 100 } else { PUT_MANIFEST_RETRIES_MAX };
+            let enough = match self.flaw() {
+                Some(Flaw::SavesForEver) => 100,
+                Some(Flaw::SavesOnceTooOften) => PUT_MANIFEST_RETRIES_MAX + 1,
+                _ => PUT_MANIFEST_RETRIES_MAX,
+            };
             if tries > enough {
                 return Err(Trouble::Refused(Status::MissingChunks));
             }

@@ -1,7 +1,7 @@
 //! Values: cut into pieces, put together again.
 
 use memkv_wire::checksum::{self, BLOCK_SIZE_BYTES, Checksum};
-use memkv_wire::limits::{BATCH_ITEMS_MAX, VALUE_SIZE_BYTES_MAX};
+use memkv_wire::limits::{BATCH_ITEMS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX};
 use memkv_wire::*;
 
 use super::flaw::Flaw;
@@ -18,9 +18,14 @@ impl Client {
         if value.is_empty() || value.len() as u64 > VALUE_SIZE_BYTES_MAX {
             return Err(Trouble::Misuse);
         }
+        if key.len() == KEY_SIZE_BYTES_MAX as usize && self.flaw() == Some(Flaw::KeyOfMaxRefused) {
+            return Err(Trouble::Misuse);
+        }
         let size = if self.flaw() == Some(Flaw::PiecesAnywhere) { ODD_SIZE_BYTES } else { BLOCK_SIZE_BYTES };
         let sum = checksum::value_of(value);
-        let frames = (0..).zip(value.chunks(size)).map(|(number, bytes): (u64, _)| {
+        let whole = value.len().is_multiple_of(size) && self.flaw() == Some(Flaw::EmptyPieceAtEnd);
+        let parts = value.chunks(size).chain(whole.then_some(&[][..]));
+        let frames = (0..).zip(parts).map(|(number, bytes): (u64, _)| {
             let piece_sum = checksum::block(bytes);
             let pieces = [piece(0, number * size as u64, bytes, &piece_sum)];
             let write = Write {
@@ -74,6 +79,10 @@ impl Client {
         }
         if self.flaw() != Some(Flaw::UnansweredIsDone) && statuses.iter().any(Option::is_none) {
             return self.broke("as many results as items");
+        }
+        let failed = statuses.iter().any(|status| *status != Some(Status::Ok));
+        if failed && self.flaw() == Some(Flaw::OneFailureFailsAll) {
+            return Ok(vec!["error"; statuses.len()]);
         }
         let word = |status: &Option<Status>| match status {
             Some(status) => self.check(*status).map_or("error", |()| "ok"),
@@ -130,6 +139,7 @@ impl Client {
     //= MKV-RD-1
     fn gather(&mut self, frames: &[Reply], offset: u64, length: u64) -> Result<Vec<u8>, Trouble> {
         let (mut pieces, mut total, mut sum) = (Vec::new(), 0, None);
+        let range = offset != 0 || length != 0;
         for reply in frames {
             let message = message(reply)?;
             let response = response(&message)?;
@@ -145,12 +155,20 @@ impl Client {
                 return self.broke("a reply of another operation");
             };
             (total, sum) = (told.length, told.checksum.copied());
-            self.cut(told.pieces, &reply.payload, &mut pieces)?;
+            self.cut(told.pieces, &reply.payload, range, &mut pieces)?;
         }
         if !matches!(self.flaw(), Some(Flaw::PiecesAppended | Flaw::LateFailureUnseen)) {
             pieces.sort_by_key(|(offset, _)| *offset);
         }
-        let end = if length == 0 { total } else { total.min(offset.saturating_add(length)) };
+        if pieces.is_empty() && self.flaw() == Some(Flaw::EmptyReplyIsEmptyValue) {
+            return Ok(Vec::new());
+        }
+        let wanted = offset.saturating_add(length);
+        let end = match (length, self.flaw()) {
+            (0, _) => total,
+            (_, Some(Flaw::CutRangeRefused)) => wanted,
+            _ => total.min(wanted),
+        };
         self.join(&pieces, offset, end, total, sum)
     }
 
@@ -160,6 +178,7 @@ impl Client {
         &mut self,
         told: List<'_, Piece<'_>>,
         payload: &[u8],
+        range: bool,
         pieces: &mut Vec<(u64, Vec<u8>)>,
     ) -> Result<(), Trouble> {
         let mut rest = payload;
@@ -169,10 +188,18 @@ impl Client {
             };
             //= MKV-VAL-3
             let holds = piece.checksum.is_none_or(|sum| *sum == checksum::block(bytes));
-            if !holds && self.flaw() != Some(Flaw::PieceChecksumNotChecked) {
+            let unchecked = match self.flaw() {
+                Some(Flaw::PieceChecksumNotChecked) => true,
+                Some(Flaw::RangeChecksumNotChecked) => range,
+                _ => false,
+            };
+            if !holds && !unchecked {
                 return self.broke("a piece that its checksum was not made of");
             }
             pieces.push((piece.offset, bytes.to_vec()));
+            if self.flaw() == Some(Flaw::OnePieceAFrame) {
+                return Ok(());
+            }
             rest = after;
         }
         if rest.is_empty() { Ok(()) } else { self.broke("a payload that is longer than its pieces") }
@@ -196,6 +223,10 @@ impl Client {
                 return self.broke("pieces that overlap or leave gaps");
             }
             bytes.extend_from_slice(piece);
+        }
+        let short = offset + (bytes.len() as u64) < end;
+        if short && self.flaw() == Some(Flaw::ShortTailTaken) {
+            return Ok(bytes);
         }
         if offset + bytes.len() as u64 != end && !unchecked {
             return self.broke("pieces that are not the range that was asked for");
