@@ -30,20 +30,29 @@ fn the_directory_backend_conforms() {
     }
 }
 
-/// Every line of abi.txt: the named case fails on the mutant. That it passes on the backend itself is tested above.
+/// The broken backends: those written beside the suite, and those written from the specification alone.
+const MUTANTS: [&str; 2] = ["abi", "spec"];
+
+/// Every line of abi.txt and spec.txt: the named case fails on the mutant. That it passes on the backend itself is tested
+/// above.
 #[test]
 fn every_mutant_is_caught_by_its_case() {
-    let Some(library) = compile("every_mutant_is_caught_by_its_case", "mutants/abi.c", "mutants") else {
-        return;
-    };
-    let mutants = mutants();
-    assert!(mutants.len() >= 30, "only {} mutants", mutants.len());
-    let (queue, missed) = (Mutex::new(mutants.into_iter()), Mutex::new(Vec::new()));
+    let mut all = Vec::new();
+    for source in MUTANTS {
+        let (file, name) = (format!("mutants/{source}.c"), format!("mutants_{source}"));
+        let Some(library) = compile("every_mutant_is_caught_by_its_case", &file, &name) else {
+            return;
+        };
+        let mutants = mutants(source);
+        assert!(mutants.len() >= 30, "only {} mutants in {file}", mutants.len());
+        all.extend(mutants.into_iter().map(|(mutant, case)| (library.clone(), mutant, case)));
+    }
+    let (queue, missed) = (Mutex::new(all.into_iter()), Mutex::new(Vec::new()));
     let next = || queue.lock().expect("no thread panics").next();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some((mutant, case)) = next() {
+                while let Some((library, mutant, case)) = next() {
                     if let Err(why) = caught(&library, &mutant, &case) {
                         missed.lock().expect("no thread panics").push(format!("{mutant} by {case}: {why}"));
                     }
@@ -70,18 +79,21 @@ fn caught(library: &std::path::Path, mutant: &str, case: &str) -> Result<(), Str
 /// A mutant that is in one list and not in the other would never run.
 #[test]
 fn the_lists_of_mutants_agree() {
-    let source = std::fs::read_to_string(conformance().join("mutants/abi.c")).expect("the mutants");
-    let planted: BTreeSet<String> = source
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("X(")?.split_once(','))
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    let listed: BTreeSet<String> = mutants().into_iter().map(|(mutant, _)| mutant).collect();
-    assert_eq!(planted, listed);
+    for source in MUTANTS {
+        let path = conformance().join(format!("mutants/{source}.c"));
+        let text = std::fs::read_to_string(path).expect("the mutants");
+        let planted: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("X(")?.split_once(','))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        let listed: BTreeSet<String> = mutants(source).into_iter().map(|(mutant, _)| mutant).collect();
+        assert_eq!(planted, listed);
+    }
 }
 
-fn mutants() -> Vec<(String, String)> {
-    support::pairs(&conformance().join("mutants/abi.txt"))
+fn mutants(source: &str) -> Vec<(String, String)> {
+    support::pairs(&conformance().join(format!("mutants/{source}.txt")))
 }
 
 /// Every requirement of the contract is tested, every case tests one, and a case is as binding as what it tests.

@@ -69,6 +69,14 @@ pub const CASES: &[Case<Abi>] = &[
         alone: true,
         run: prefetches,
     },
+    Case {
+        id: "ABI-LEAK-8",
+        level: Level::Must,
+        requires: &["KVS-LEAK-1"],
+        title: "an open that fails leaves nothing behind",
+        alone: true,
+        run: failed_opens,
+    },
 ];
 
 /// Less than this for every call is noise: a leaked allocation is at least 24 bytes, some are made only now and then.
@@ -198,6 +206,25 @@ fn prefetches(abi: &Abi) -> Outcome {
         handle.prefetch_chunks(&hashes, 16);
         handle.expect_chunk(&chunks[at % chunks.len()])
     })
+}
+
+fn failed_opens(abi: &Abi) -> Outcome {
+    // A handle beside it, so that what the library keeps for the process is there.
+    let handle = abi.open()?;
+    let open_badly = || -> Outcome {
+        for uri in [c"", c"no scheme at all", c"nobody-serves-this://host/path"] {
+            ensure!(abi.library.open(uri).is_none(), "open({uri:?}) returned a handle");
+        }
+        Ok(())
+    };
+    expect_no_growth("an open that fails", 60, |_| open_badly())?;
+    let before = settled(&|_| true)?;
+    (0..60).try_for_each(|_| open_badly())?;
+    let after = settled(&|counts| counts.0 <= before.0 && counts.1 <= before.1)?;
+    drop(handle);
+    ensure!(after.0 <= before.0, "180 refusals later there are {} open files, before {}", after.0, before.0);
+    ensure!(after.1 <= before.1, "180 refusals later there are {} threads, before {}", after.1, before.1);
+    Ok(())
 }
 
 fn descriptors_and_threads(abi: &Abi) -> Outcome {

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod durability;
+mod edges;
 mod fork;
 mod leaks;
 mod manifests;
@@ -41,6 +42,7 @@ const GROUPS: &[&[Case<Abi>]] = &[
     leaks::CASES,
     fork::CASES,
     durability::CASES,
+    edges::CASES,
 ];
 
 /// Every case of the suite, in the order they run.

@@ -48,6 +48,14 @@ pub const CASES: &[Case<Abi>] = &[
         alone: false,
         run: long_names,
     },
+    Case {
+        id: "ABI-NAME-6",
+        level: Level::Must,
+        requires: &["KVS-MAN-4"],
+        title: "names that differ in bytes above 127 are different",
+        alone: false,
+        run: beyond_ascii,
+    },
 ];
 
 fn c_string(bytes: Vec<u8>) -> Outcome<CString> {
@@ -112,6 +120,14 @@ fn odd_names(abi: &Abi) -> Outcome {
     for odd in [b"/".as_slice(), b"../", b"./", b".", b" ", b"-", b"%"] {
         names.push(c_string([odd, abi.name("").as_bytes()].concat())?);
     }
+    expect_different(abi, &names)
+}
+
+fn beyond_ascii(abi: &Abi) -> Outcome {
+    // In UTF-8, in an older encoding, and in none.
+    let names = ["\u{e9}", "\u{e8}", "\u{65e5}", "\u{65e6}", "\u{1f980}", "\u{fffd}"].map(str::as_bytes);
+    let bytes: [&[u8]; 6] = [b"\xe9", b"\xe8", b"\x80", b"\xff", b"\xfe\xff", b"?"];
+    let names = names.iter().chain(&bytes).map(|name| after(abi, name)).collect::<Outcome<Vec<_>>>()?;
     expect_different(abi, &names)
 }
 

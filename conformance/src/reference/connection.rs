@@ -348,6 +348,7 @@ impl Connection<'_> {
         let reads = matches!(operation, Some(Operation::Read | Operation::BatchRead));
         match self.quirk() {
             Some(Quirk::PiecesReversed) if reads => out.frames.reverse(),
+            Some(Quirk::PiecesTogether) if operation == Some(Operation::Read) => out = out.together(),
             //= MKV-MSG-4
             Some(Quirk::ReadFailsLate) if operation == Some(Operation::Read) && out.frames.len() > 1 => {
                 out.frames.truncate(1);

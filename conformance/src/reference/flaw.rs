@@ -46,11 +46,19 @@ impl Flaw {
     pub fn spoils_frames(self, payload: bool) -> bool {
         use Flaw::*;
         match self {
-            ReplyTagWrong | ReplyPayloadChanged => payload,
-            ReplyMagicWrong | ReplyMacWrong | ReplySequenceSkips | ReplyKindWrong | ReplyVersionWrong
-            | ReplyGrantsCredits | ReplyTooLong | ReplyControlTooLong | ReplyMalformed | ReplyOutOfBounds => {
-                true
-            }
+            ReplyTagWrong | ReplyTagLastByteWrong | ReplyPayloadChanged => payload,
+            ReplyMacLastByteWrong
+            | ReplySequenceHigh
+            | ReplyMagicWrong
+            | ReplyMacWrong
+            | ReplySequenceSkips
+            | ReplyKindWrong
+            | ReplyVersionWrong
+            | ReplyGrantsCredits
+            | ReplyTooLong
+            | ReplyControlTooLong
+            | ReplyMalformed
+            | ReplyOutOfBounds => true,
             _ => false,
         }
     }
@@ -414,6 +422,20 @@ flaws! {
     EchoAsDouble => "echo-as-double",
     /// Regions that cannot be registered are said to be.
     RegionsTakenOnStream => "regions-taken-on-stream",
+
+    // ---- What clients must notice that were thought of in the same way.
+    /// The last byte of its frames' MACs is wrong.
+    ReplyMacLastByteWrong => "reply-mac-last-byte-wrong",
+    /// The last byte of its payloads' tags is wrong.
+    ReplyTagLastByteWrong => "reply-tag-last-byte-wrong",
+    /// The upper half of its sequence numbers is wrong.
+    ReplySequenceHigh => "reply-sequence-high",
+    /// Reads are answered without a piece.
+    ReadEmpty => "read-empty",
+    /// Manifests are answered without their bodies.
+    BodyMissing => "body-missing",
+    /// The last key that is asked for is not answered.
+    ExistsTooFew => "exists-too-few",
 }
 
 #[cfg(test)]

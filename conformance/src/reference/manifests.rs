@@ -186,6 +186,7 @@ impl Whole<'_> {
         let mut body = body.to_vec();
         match (self.flaw, body.last_mut()) {
             (Some(Flaw::BodyTooShort), Some(_)) => drop(body.pop()),
+            (Some(Flaw::BodyMissing), _) => body.clear(),
             (Some(Flaw::BodyOtherBytes), Some(last)) => *last ^= 1,
             _ => {}
         }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use memkv_wire::checksum::{self, BLOCK_SIZE_BYTES, Checksum};
-use memkv_wire::control::ControlBuf;
-use memkv_wire::limits::{BATCH_ITEMS_MAX, LEASE_MS_DEFAULT};
+use memkv_wire::control::{ControlBuf, Message};
+use memkv_wire::limits::{BATCH_ITEMS_MAX, LEASE_MS_DEFAULT, PAYLOAD_SIZE_BYTES_MAX};
 use memkv_wire::*;
 
 use super::flaw::Flaw;
@@ -33,6 +33,23 @@ impl Out {
         self.frames.push((control, payload.to_vec()));
     }
 
+    /// The answer to a read with the pieces of two frames in one where its payload has room for both.
+    pub fn together(self) -> Out {
+        let mut out = Out::default();
+        for (control, payload) in self.frames {
+            let joined = out.frames.last().and_then(|(before, bytes)| {
+                let payload = [bytes.as_slice(), &payload].concat();
+                let fits = payload.len() <= PAYLOAD_SIZE_BYTES_MAX as usize;
+                Some((join_reads(before, &control).filter(|_| fits)?, payload))
+            });
+            match joined {
+                Some(joined) => drop(out.frames.splice(out.frames.len() - 1.., [joined])),
+                None => out.frames.push((control, payload)),
+            }
+        }
+        out
+    }
+
     fn ok(which: ResponseWhich<'_>) -> Out {
         let mut out = Out::default();
         out.push(Status::Ok, which, &[]);
@@ -45,6 +62,20 @@ impl Out {
         out.push(status, which, &[]);
         out
     }
+}
+
+/// The control message with the pieces of both, when they answer a read and it went well.
+fn join_reads(first: &[u8], second: &[u8]) -> Option<Vec<u8>> {
+    let (first, second) = (Message::new(first).ok()?, Message::new(second).ok()?);
+    let (first, second) = (Response::decode(&first).ok()?, Response::decode(&second).ok()?);
+    let (ResponseWhich::Read(mut read), ResponseWhich::Read(more)) = (first.which, second.which) else {
+        return None;
+    };
+    let pieces: Vec<Piece<'_>> = read.pieces.iter().chain(more.pieces.iter()).collect();
+    read.pieces = List::from(&pieces);
+    let mut out = Out::default();
+    out.push(second.status, ResponseWhich::Read(read), &[]);
+    out.frames.pop().map(|(control, _)| control)
 }
 
 /// A message, whole.
@@ -146,8 +177,10 @@ impl Whole<'_> {
         if self.flaw == Some(Flaw::ExistsTellsOne) {
             lengths.iter_mut().for_each(|length| *length = 1.min(*length));
         }
-        if self.flaw == Some(Flaw::ExistsReversed) {
-            lengths.reverse();
+        match self.flaw {
+            Some(Flaw::ExistsReversed) => lengths.reverse(),
+            Some(Flaw::ExistsTooFew) => drop(lengths.pop()),
+            _ => {}
         }
         Ok(Out::ok(ResponseWhich::Exists(ExistsReply { lengths: List::from(&lengths) })))
     }
@@ -569,6 +602,7 @@ impl Whole<'_> {
             at = end;
         }
         match (self.flaw, pieces.first().cloned()) {
+            (Some(Flaw::ReadEmpty), _) => pieces.clear(),
             (Some(Flaw::ReadTooShort), Some((_, mut bytes))) if pieces.len() == 1 => {
                 bytes.pop();
                 pieces = vec![(range.start as u64, bytes)];

@@ -23,7 +23,7 @@ impl Filling {
     //= MKV-VAL-3
     pub fn put(&mut self, piece: &Piece<'_>, bytes: &[u8], again: bool, flaw: Option<Flaw>) -> Status {
         let (start, end) = (piece.offset as usize, piece.offset as usize + bytes.len());
-        if end > self.data.len() {
+        if start >= self.data.len() || end > self.data.len() {
             return Status::Invalid;
         }
         let block = start / BLOCK_SIZE_BYTES;

@@ -41,6 +41,8 @@ quirks! {
     UnknownFlags => "unknown-flags",
     /// The pieces of a read, and the results of a batch, come in reverse order.
     PiecesReversed => "pieces-reversed",
+    /// The pieces of a read share frames where they fit.
+    PiecesTogether => "pieces-together",
     /// A read of several pieces fails after the first one was sent.
     ReadFailsLate => "read-fails-late",
     /// The first request of every operation is answered with `busy`, once.

@@ -105,6 +105,8 @@ impl Connection<'_> {
         match self.flaw() {
             Some(Flaw::ReplyMacWrong) => frame.header.mac[7] ^= 1,
             Some(Flaw::ReplyTagWrong) => frame.tag[7] ^= 1,
+            Some(Flaw::ReplyMacLastByteWrong) => frame.header.mac[31] ^= 1,
+            Some(Flaw::ReplyTagLastByteWrong) => frame.tag[31] ^= 1,
             Some(Flaw::ReplyPayloadChanged) => {
                 frame.payload.first_mut().into_iter().for_each(|byte| *byte ^= 1)
             }
@@ -128,6 +130,7 @@ impl Connection<'_> {
             Some(Flaw::ReplyTooLong) => header.payload_length = (64 << 20).into(),
             Some(Flaw::ReplyControlTooLong) => header.control_words = u32::MAX.into(),
             Some(Flaw::ReplySequenceSkips) => header.sequence = (sequence + 1).into(),
+            Some(Flaw::ReplySequenceHigh) => header.sequence = (sequence + (1 << 32)).into(),
             Some(Flaw::ReplySequenceRepeats) => header.sequence = 1.into(),
             _ => {}
         }

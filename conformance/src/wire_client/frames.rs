@@ -1,5 +1,7 @@
 //! Frames that a client must not act on.
 
+use memkv_wire::checksum::BLOCK_SIZE_BYTES;
+
 use super::Client;
 use super::calls::{done, expect_value, get_request, put, refused};
 use crate::case::{Case, Outcome};
@@ -32,6 +34,25 @@ pub const CASES: &[Case<Client>] = &[
     Case::must("CLI-FRAME-14", &["MKV-MSG-6"], "a message out of its bounds closes the connection", bounds),
     Case::must("CLI-FRAME-15", &["WCD-DATA-1"], "a frame that is cut off is not acted on", cut),
     Case::must("CLI-FRAME-16", &["MKV-FRAME-1"], "frames may arrive in pieces of any size", in_pieces),
+    Case::must(
+        "CLI-FRAME-17",
+        &["MKV-FRAME-5"],
+        "a MAC whose last byte alone is wrong closes the connection",
+        mac_end,
+    ),
+    Case::must(
+        "CLI-FRAME-18",
+        &["MKV-FRAME-6"],
+        "a payload of whose tag the last byte alone is wrong is given to nobody",
+        tag_end,
+    ),
+    Case::must(
+        "CLI-FRAME-19",
+        &["MKV-CONN-3"],
+        "a sequence number that is right in its lower half closes the connection",
+        half_a_sequence,
+    ),
+    Case::must("CLI-FRAME-20", &["MKV-FRAME-7"], "flags that nobody knows end no message", flags_amid),
 ];
 
 /// Whatever the client is asked for, it does not act on what the server sends, and closes.
@@ -93,6 +114,30 @@ fn credits(client: &Client) -> Outcome {
 //= MKV-FRAME-7 test
 fn flags(client: &Client) -> Outcome {
     expect_works(client, Quirk::UnknownFlags)
+}
+
+//= MKV-FRAME-5 test
+fn mac_end(client: &Client) -> Outcome {
+    expect_refused(client, Flaw::ReplyMacLastByteWrong)
+}
+
+//= MKV-FRAME-6 test
+fn tag_end(client: &Client) -> Outcome {
+    expect_refused(client, Flaw::ReplyTagLastByteWrong)
+}
+
+//= MKV-CONN-3 test
+fn half_a_sequence(client: &Client) -> Outcome {
+    expect_refused(client, Flaw::ReplySequenceHigh)
+}
+
+//= MKV-FRAME-7 test
+fn flags_amid(client: &Client) -> Outcome {
+    client.behave(Quirk::UnknownFlags);
+    let value = client.random().bytes(2 * BLOCK_SIZE_BYTES + 5);
+    let mut driver = client.start()?;
+    put(&mut driver, b"key", &value)?;
+    expect_value(&mut driver, b"key", &value)
 }
 
 fn in_pieces(client: &Client) -> Outcome {

@@ -54,6 +54,7 @@ pub const CASES: &[Case<Client>] = &[
         "a list of missing chunks that names others than were asked for is not believed",
         wrong_places,
     ),
+    Case::must("CLI-MAN-10", &["WCD-DATA-1"], "a manifest that comes without its body is none", no_body),
     Case::must("CLI-SAVE-1", &["MKV-PUT-3"], "a save writes what is missing, and then publishes", save),
     Case::must("CLI-SAVE-2", &["MKV-PUT-3"], "a save gives up after so many tries", save_in_vain),
 ];
@@ -165,6 +166,10 @@ fn short_body(client: &Client) -> Outcome {
 
 fn other_body(client: &Client) -> Outcome {
     expect_true(client, Flaw::BodyOtherBytes)
+}
+
+fn no_body(client: &Client) -> Outcome {
+    expect_true(client, Flaw::BodyMissing)
 }
 
 fn stale(client: &Client) -> Outcome {

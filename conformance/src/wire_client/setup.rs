@@ -63,6 +63,12 @@ pub const CASES: &[Case<Client>] = &[
         later_hello,
     ),
     Case::must("CLI-CONN-11", &["WCD-TIME-1"], "a server that never answers Connect is given up", silence),
+    Case::must(
+        "CLI-CONN-12",
+        &["MKV-LEASE-1"],
+        "a client has one id, on all its connections, and no other client has it",
+        client_ids,
+    ),
 ];
 
 fn lines(client: &Client) -> Outcome {
@@ -92,6 +98,26 @@ fn nonces(client: &Client) -> Outcome {
     ensure!(hellos.len() >= 4, "the client connected {} times in four processes", hellos.len());
     ensure!(nonces.len() == hellos.len(), "two of {} connections have the same nonce", hellos.len());
     ensure!(hellos.iter().all(|hello| hello.bulk_macs.contains(&0)), "a client does not offer HMAC-SHA256");
+    Ok(())
+}
+
+//= MKV-LEASE-1 test
+fn client_ids(client: &Client) -> Outcome {
+    let ids = || client.hellos().iter().map(|hello| hello.client_id).collect::<Vec<_>>();
+    client.behave(Quirk::ClosesAfterAnswer);
+    for number in 1..=2 {
+        let before = ids().len();
+        let mut driver = client.start()?;
+        for _ in 0..3 {
+            // Whether it connects again at once is another case's matter.
+            driver.ask("ping")?;
+        }
+        drop(driver);
+        let own = ids().split_off(before);
+        ensure!(own.iter().all(|id| *id == own[0]), "the connections of client {number} have other ids");
+    }
+    let different = ids().into_iter().collect::<BTreeSet<_>>().len();
+    ensure!(different == 2, "two clients have {different} ids");
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::driver::{Answer, hex, unhex};
 use super::{Client, TIMEOUT};
 use crate::case::{Case, Outcome};
 use crate::reference::{Event, Flaw, Quirk};
-use crate::{ensure, skip};
+use crate::{ensure, fail, skip};
 
 pub const CASES: &[Case<Client>] = &[
     Case::must(
@@ -57,6 +57,25 @@ pub const CASES: &[Case<Client>] = &[
         fails_late,
     ),
     Case::must("CLI-RD-7", &["MKV-RD-3"], "ranges are cut where the value ends", ranges),
+    Case::must(
+        "CLI-RD-8",
+        &["MKV-VAL-3"],
+        "a piece of a range whose checksum does not hold is not handed out",
+        range_checksum,
+    ),
+    Case::must("CLI-RD-9", &["MKV-VAL-2", "MKV-RD-1"], "a frame may carry several pieces", together),
+    Case::must(
+        "CLI-RD-10",
+        &["WCD-DATA-1", "MKV-RD-1"],
+        "a read that is answered without a piece gives nothing",
+        no_piece,
+    ),
+    Case::must(
+        "CLI-VAL-6",
+        &["MKV-EX-1"],
+        "exists does not make up lengths that were not answered",
+        exists_too_few,
+    ),
     Case::must(
         "CLI-BATCH-1",
         &["MKV-BATCH-1", "MKV-BATCH-3", "MKV-BATCH-4"],
@@ -209,6 +228,50 @@ fn ranges(client: &Client) -> Outcome {
     }
     refused(&mut driver, &format!("get-range {} {end} 1", hex(b"key")), "although the value ends before")?;
     expect_miss(&mut driver, &format!("get-range {} 0 1", hex(b"none")))
+}
+
+//= MKV-VAL-3 test
+fn range_checksum(client: &Client) -> Outcome {
+    let value = client.random().bytes(BLOCK_SIZE_BYTES + 1000);
+    let mut driver = client.start_hasty()?;
+    put(&mut driver, b"key", &value)?;
+    client.behave(Flaw::ReadChecksumWrong);
+    for (offset, length) in [(0, 100), (77, 100), (BLOCK_SIZE_BYTES - 5, 10), (BLOCK_SIZE_BYTES, 1000)] {
+        let request = format!("get-range {} {offset} {length}", hex(b"key"));
+        expect_value_or_none(&mut driver, &request, &value[offset..offset + length])?;
+    }
+    Ok(())
+}
+
+//= MKV-VAL-2 test
+fn together(client: &Client) -> Outcome {
+    client.behave(Quirk::PiecesTogether);
+    let value = client.random().bytes(BLOCK_SIZE_BYTES + 7000);
+    let mut driver = client.start()?;
+    put(&mut driver, b"key", &value)?;
+    for (offset, length) in [(BLOCK_SIZE_BYTES - 3, 6), (BLOCK_SIZE_BYTES - 5000, 12_000)] {
+        let words = done(&mut driver, &format!("get-range {} {offset} {length}", hex(b"key")))?;
+        expect_bytes(&words, &value[offset..offset + length], "get-range")?;
+    }
+    expect_value(&mut driver, b"key", &value)
+}
+
+fn no_piece(client: &Client) -> Outcome {
+    expect_true(client, Flaw::ReadEmpty)
+}
+
+//= MKV-EX-1 test
+fn exists_too_few(client: &Client) -> Outcome {
+    let mut driver = client.start_hasty()?;
+    put(&mut driver, b"one", b"1")?;
+    put(&mut driver, b"three", b"333")?;
+    client.behave(Flaw::ExistsTooFew);
+    let keys = [&b"three"[..], b"one"].map(<[u8]>::to_vec);
+    if let Answer::Ok(words) = driver.ask(&keys_request("exists", &keys))? {
+        // A client that asks key by key is answered nothing at all.
+        fail!("one of two lengths was not answered, and exists gave {words:?}");
+    }
+    Ok(())
 }
 
 //= MKV-BATCH-1 test

@@ -5,6 +5,7 @@
 
 mod calls;
 mod durability;
+mod edges;
 mod frames;
 mod keys;
 mod manifests;
@@ -29,6 +30,7 @@ const GROUPS: &[&[Case<Server>]] = &[
     values::CASES,
     manifests::CASES,
     durability::CASES,
+    edges::CASES,
 ];
 
 /// Every case of the suite, in the order they run.
