@@ -35,6 +35,14 @@ pub const CASES: &[Case<Abi>] = &[
         run: second_put,
     },
     Case {
+        id: "ABI-CHUNK-16",
+        level: Level::Must,
+        requires: &["KVS-CHUNK-2"],
+        title: "hashes that differ as letters do in case are different",
+        alone: false,
+        run: letters,
+    },
+    Case {
         id: "ABI-MEM-8",
         level: Level::Must,
         requires: &["KVS-MEM-2"],
@@ -85,15 +93,26 @@ fn other_schemes(abi: &Abi) -> Outcome {
 }
 
 fn zeros_at_the_end(abi: &Abi) -> Outcome {
+    let base = abi.random().bytes(8);
+    let longer = |length| {
+        let mut hash = base.clone();
+        hash.resize(length, 0);
+        hash
+    };
+    expect_different(abi, (8..=32).map(longer))
+}
+
+fn letters(abi: &Abi) -> Outcome {
+    let base = abi.random().bytes(16);
+    let ending = |word: &[u8]| [base.as_slice(), word].concat();
+    expect_different(abi, [b"hash", b"HASH", b"Hash", b"hasH", b"h\0sh"].map(|word| ending(word)).into_iter())
+}
+
+/// Stores a chunk under each hash and reads all of them, through two handles.
+fn expect_different(abi: &Abi, hashes: impl Iterator<Item = Vec<u8>>) -> Outcome {
     let (mut random, name) = (abi.random(), abi.name("flush"));
-    let base = random.bytes(8);
-    let chunks: Vec<Chunk> = (8..=32)
-        .map(|length| {
-            let mut hash = base.clone();
-            hash.resize(length, 0);
-            Chunk { hash, data: random.bytes(100 + length) }
-        })
-        .collect();
+    let chunks: Vec<Chunk> =
+        (100..).zip(hashes).map(|(length, hash)| Chunk { hash, data: random.bytes(length) }).collect();
     let handle = abi.open()?;
     for chunk in &chunks {
         handle.expect_no_chunk(&chunk.hash)?;
