@@ -116,8 +116,11 @@ pub fn build_example(package: &str, example: &str) -> PathBuf {
     cargo_build(&["--package", package, "--example", example]).join("examples").join(example)
 }
 
-/// The directory in which what was built is.
+/// The directory in which what was built is: `MEMKV_BIN_DIR`, or else where cargo puts it, after it was asked to build it.
 fn cargo_build(arguments: &[&str]) -> PathBuf {
+    if let Some(directory) = std::env::var_os("MEMKV_BIN_DIR") {
+        return directory.into();
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let binary = Path::new(env!("CARGO_BIN_EXE_memkv-conformance"));
     let directory = binary.parent().expect("a binary is in a directory");
