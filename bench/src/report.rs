@@ -73,8 +73,8 @@ impl Line {
             self.peer.as_ref().map_or(String::new(), |peer| format!("{} {:.3}", peer.name, peer.value));
         let goal = match self.goal {
             None => String::new(),
-            Some(Goal::AtLeast(least)) => format!(">= {least}"),
-            Some(Goal::AtMost(most)) => format!("<= {most}"),
+            Some(Goal::AtLeast(least)) => format!(">= {}", rounded(least)),
+            Some(Goal::AtMost(most)) => format!("<= {}", rounded(most)),
         };
         let met = match (self.goal, self.met()) {
             (None, _) => "",
@@ -86,6 +86,11 @@ impl Line {
             self.what, self.ours, self.unit, self.figure
         )
     }
+}
+
+/// To two digits behind the point, where it has as many.
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
