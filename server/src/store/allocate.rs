@@ -4,7 +4,7 @@
 //! one block is held until the commit and written at once with its header. What is not committed when its lease ends
 //! is dropped; its room counts as dead once nothing of it is in flight.
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use super::*;
 use crate::store::place::{Placed, Placing};
@@ -28,11 +28,14 @@ pub(super) struct Allocation<B> {
 
 enum BlockState<B> {
     Empty,
-    /// Waits for room, or (the only block of a value) for the commit.
-    Held(B, Ticket),
-    Writing(Ticket),
+    /// Waits for room, or (the only block of a value, whose writer is answered) for the commit.
+    Held(B, Writers),
+    Writing(Writers),
     Written,
 }
+
+/// Who wrote a block and is to hear when it is on its device: more than one when an attempt was repeated meanwhile.
+type Writers = SmallVec<[Ticket; 1]>;
 
 impl<B> Allocation<B> {
     /// The bytes it is charged with in a namespace.
@@ -147,19 +150,23 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             if allocation.checksums[index] != piece.checksum {
                 return Err(StoreError::ChecksumMismatch { actual: allocation.checksums[index] });
             }
-            return match allocation.blocks[index] {
-                BlockState::Writing(_) => Err(StoreError::InvalidRange),
-                BlockState::Empty | BlockState::Held(..) | BlockState::Written => {
-                    self.answer(ticket, Ok(Outcome::PieceWritten));
-                    Ok(())
+            let single = allocation.blocks.len() == 1;
+            match &mut allocation.blocks[index] {
+                BlockState::Held(_, writers) | BlockState::Writing(writers) if !single => {
+                    writers.push(ticket)
                 }
-            };
+                BlockState::Held(..) | BlockState::Writing(_) | BlockState::Empty | BlockState::Written => {
+                    self.answer(ticket, Ok(Outcome::PieceWritten));
+                }
+            }
+            return Ok(());
         }
         allocation.checksums[index] = piece.checksum;
-        allocation.blocks[index] = BlockState::Held(piece.bytes, ticket);
         if allocation.blocks.len() == 1 {
+            allocation.blocks[index] = BlockState::Held(piece.bytes, Writers::new());
             self.answer(ticket, Ok(Outcome::PieceWritten));
         } else {
+            allocation.blocks[index] = BlockState::Held(piece.bytes, smallvec![ticket]);
             self.placing.push_back(Placing::Piece(id, block as u32));
         }
         Ok(())
@@ -287,16 +294,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.allocation_ends.remove(&(allocation.until_ms, id));
             self.namespaces.refund(allocation.namespace, allocation.length);
             let blocks = std::mem::take(&mut allocation.blocks);
-            let single = blocks.len() == 1;
             for block in blocks {
                 match block {
-                    BlockState::Held(_, ticket) if !single => {
-                        self.events.push_back(Event { ticket, result: Err(StoreError::LeaseExpired) });
+                    BlockState::Held(_, writers) | BlockState::Writing(writers) => {
+                        self.answer_all(writers, Err(StoreError::LeaseExpired));
                     }
-                    BlockState::Writing(ticket) => {
-                        self.events.push_back(Event { ticket, result: Err(StoreError::LeaseExpired) });
-                    }
-                    BlockState::Held(..) | BlockState::Empty | BlockState::Written => {}
+                    BlockState::Empty | BlockState::Written => {}
                 }
             }
         }
@@ -329,10 +332,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let Some(allocation) = self.allocations.get_mut(&id) else { return Placed::Done };
         allocation.places[part] = Some(place);
         let held = &mut allocation.blocks[block as usize];
-        let BlockState::Held(bytes, ticket) = std::mem::replace(held, BlockState::Empty) else {
+        let BlockState::Held(bytes, writers) = std::mem::replace(held, BlockState::Empty) else {
             return Placed::Done;
         };
-        *held = BlockState::Writing(ticket);
+        *held = BlockState::Writing(writers);
         allocation.outstanding += 1;
         let (at, length) = layout.blocks[block as usize - layout.first_block as usize];
         let mut segments = vec![Segment::Payload(bytes)];
@@ -363,15 +366,15 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         match result {
             Ok(()) => {
                 let state = std::mem::replace(&mut allocation.blocks[block as usize], BlockState::Written);
-                if let BlockState::Writing(ticket) = state {
-                    self.answer(ticket, Ok(Outcome::PieceWritten));
+                if let BlockState::Writing(writers) = state {
+                    self.answer_all(writers, Ok(Outcome::PieceWritten));
                 }
             }
             Err(error) => {
                 let state = std::mem::replace(&mut allocation.blocks[block as usize], BlockState::Empty);
-                if let BlockState::Writing(ticket) = state {
+                if let BlockState::Writing(writers) = state {
                     let error = self.write_error(device, error);
-                    self.answer(ticket, Err(error));
+                    self.answer_all(writers, Err(error));
                 }
                 self.drop_allocation(id);
             }
@@ -382,8 +385,12 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn refuse_piece(&mut self, id: AllocationId, block: u32) {
         let Some(allocation) = self.allocations.get_mut(&id) else { return };
         let Some(state) = allocation.blocks.get_mut(block as usize) else { return };
-        if let BlockState::Held(_, ticket) = std::mem::replace(state, BlockState::Empty) {
-            self.answer(ticket, Err(StoreError::OutOfSpace));
+        if let BlockState::Held(_, writers) = std::mem::replace(state, BlockState::Empty) {
+            self.answer_all(writers, Err(StoreError::OutOfSpace));
         }
+    }
+
+    fn answer_all(&mut self, writers: Writers, result: Result<Outcome, StoreError>) {
+        writers.into_iter().for_each(|ticket| self.answer(ticket, result.clone()));
     }
 }

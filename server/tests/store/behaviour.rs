@@ -151,6 +151,8 @@ behaviour! {
     a_present_value_is_left_and_another_is_a_conflict
     pieces_become_a_value_at_commit
     an_allocation_ends_with_its_lease
+    a_piece_may_be_written_again_while_it_is_under_way
+    an_allocation_is_not_mistaken_for_one_before_a_restart
     a_manifest_needs_its_chunks
     a_manifest_holds_its_chunks
     manifests_survive_a_restart
@@ -346,6 +348,47 @@ fn an_allocation_ends_with_its_lease(world: &dyn World) {
     assert_eq!(rig.store.counters().allocations_expired, 1);
     assert_eq!(rig.store.abort(500, id), Err(StoreError::LeaseExpired));
     rig.put(b"k", &value).unwrap();
+}
+
+/// A client that lost its connection writes a piece again before the server is through with the first attempt.
+fn a_piece_may_be_written_again_while_it_is_under_way(world: &dyn World) {
+    let mut rig = fresh(world);
+    for size in [5000, 2 * BLOCK_BYTES] {
+        let (value, name) = (bytes(size, 3), size.to_string());
+        let allocated = rig.store.allocate(0, CLIENT, key(name.as_bytes()), size as u64, None, 0);
+        let Ok(Allocated::New { id, .. }) = allocated else { panic!("there is room") };
+        for (index, piece) in blocks(&value).into_iter().enumerate() {
+            let (first, second) = (rig.ticket(), rig.ticket());
+            rig.store.write_piece(0, first, id, (index * BLOCK_BYTES) as u64, piece.clone());
+            // So that it is on its way.
+            let under_way = rig.store.poll_command();
+            rig.store.write_piece(0, second, id, (index * BLOCK_BYTES) as u64, piece);
+            if let Some(command) = under_way {
+                let result = rig.devices.execute(&command);
+                rig.store.complete(0, command.id, result);
+            }
+            assert_eq!(rig.end(second), Ok(Outcome::PieceWritten));
+            assert_eq!(rig.end(first), Ok(Outcome::PieceWritten));
+        }
+        let ticket = rig.ticket();
+        rig.store.commit(0, ticket, id, Some(Checksum::of_value(&value)));
+        assert!(matches!(rig.end(ticket), Ok(Outcome::Stored { already_present: false, .. })));
+        assert!(rig.get(name.as_bytes()) == Some(value));
+    }
+}
+
+/// A client may go on with an allocation that the server's death took: it is told so, and disturbs nobody else's.
+fn an_allocation_is_not_mistaken_for_one_before_a_restart(world: &dyn World) {
+    let allocate = |rig: &mut Rig| match rig.store.allocate(0, CLIENT, key(b"k"), 5000, None, 0) {
+        Ok(Allocated::New { id, .. }) => id,
+        other => panic!("{other:?}"),
+    };
+    let mut rig = fresh(world);
+    let before = allocate(&mut rig);
+    let Some(devices) = world.reopened(rig.devices) else { return };
+    let mut rig = Rig::open(devices, config());
+    assert_ne!(allocate(&mut rig), before);
+    assert_eq!(rig.store.abort(0, before), Err(StoreError::LeaseExpired));
 }
 
 fn a_manifest_needs_its_chunks(world: &dyn World) {
