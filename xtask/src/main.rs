@@ -54,7 +54,7 @@ enum Command {
     Bench(bench::Options),
     /// Run seeded worlds of clients, servers, faulty links and faulty disks.
     ///
-    /// `--seed S` repeats one (with --history every line of it), `--seeds A..B` runs many, `--planted all` shows which seed finds
+    /// `--seed S` repeats one (with --history a failure is told in whole), `--seeds A..B` runs many, `--planted all` shows which seed finds
     /// which planted bug. A world that breaks a promise is told with its seed and the shortest history found that still breaks
     /// one. `--help` tells the rest.
     Simulate(simulate::Options),

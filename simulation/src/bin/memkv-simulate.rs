@@ -20,7 +20,7 @@ struct Cli {
     /// Run the world of this seed alone.
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// With --seed: print everything that happened, not only what matters.
+    /// With --seed, of a world that breaks a promise: print everything that happened, not only what matters.
     #[arg(long, requires = "seed")]
     history: bool,
     /// Run the worlds of these seeds.
