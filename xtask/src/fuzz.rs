@@ -26,6 +26,9 @@ pub struct Options {
     /// How long each target runs.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     seconds: u64,
+    /// Where chance begins, so that a machine tries the same inputs again; 0 is another place each time.
+    #[arg(long, default_value_t = 0)]
+    seed: u32,
     /// Run only these targets.
     #[arg(long)]
     target: Vec<String>,
@@ -117,6 +120,7 @@ fn fuzz(folder: &Path, binaries: &Path, target: &str, options: &Options) -> Resu
     // New inputs go into the first folder.
     command.arg(&found).arg(&corpus).args([
         format!("-max_total_time={}", options.seconds),
+        format!("-seed={}", options.seed),
         // Long inputs at once: sequences of operations need them.
         "-len_control=0".to_owned(),
         format!("-timeout={INPUT_SECONDS_MAX}"),
