@@ -203,8 +203,14 @@ fn mtu_bytes(code: i32) -> u32 {
     PATH_MTUS.iter().find(|(_, own)| *own == code).map_or(256, |(bytes, _)| *bytes)
 }
 
+/// The code of the path MTU between two ports: the smaller of theirs.
+//= MKV-RDMA-6
+pub(super) fn path_mtu_code(own_bytes: u32, peer_bytes: u32) -> i32 {
+    mtu_code(own_bytes.min(peer_bytes))
+}
+
 /// The code of the largest path MTU that is not larger than so many bytes.
-pub(super) fn mtu_code(bytes: u32) -> i32 {
+fn mtu_code(bytes: u32) -> i32 {
     PATH_MTUS.iter().rev().find(|(own, _)| *own <= bytes).map_or(1, |(_, code)| *code)
 }
 
@@ -364,6 +370,14 @@ mod tests {
         assert!(reluctance(gid("10.0.0.1")) < reluctance(gid("fd00::1")));
         assert!(reluctance(gid("fd00::1")) < reluctance(gid("fe80::1")));
         assert!(nearness(gid("10.0.0.1"), gid("10.0.0.2")) > nearness(gid("10.0.0.1"), gid("10.0.1.1")));
+    }
+
+    //= MKV-RDMA-6 test
+    #[test]
+    fn the_smaller_path_mtu_is_used() {
+        for (own, peer, code) in [(4096, 1024, 3), (1024, 4096, 3), (4096, 4096, 5), (256, 2048, 1)] {
+            assert_eq!(path_mtu_code(own, peer), code, "{own} and {peer}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::device::{Device, mtu_code};
+use super::device::{Device, path_mtu_code};
 use super::sys::{self, ibv_comp_channel, ibv_cq, ibv_qp, ibv_sge, ibv_wc};
 use super::{CompletionError, RdmaError};
 use crate::session::QueuePairIdentity;
@@ -118,14 +118,13 @@ impl QueuePair {
     }
 
     /// Connects it: it receives and sends from now on.
-    //= MKV-RDMA-6
     pub fn connect(&self, peer: &QueuePairIdentity) -> Result<(), RdmaError> {
         let mut gid = [[0; 8]; 2];
         gid[0].copy_from_slice(&peer.gid[..8]);
         gid[1].copy_from_slice(&peer.gid[8..]);
         let mut attributes = blank();
         attributes.qp_state = sys::QPS_RTR;
-        attributes.path_mtu = mtu_code(self.device.path_mtu_bytes().min(peer.path_mtu_bytes));
+        attributes.path_mtu = path_mtu_code(self.device.path_mtu_bytes(), peer.path_mtu_bytes);
         attributes.dest_qp_num = peer.number & 0x00ff_ffff;
         attributes.rq_psn = peer.packet_sequence & 0x00ff_ffff;
         attributes.min_rnr_timer = NOT_READY_CODE;
