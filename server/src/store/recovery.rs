@@ -278,10 +278,16 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             for (index, device) in self.devices.iter_mut().enumerate().filter(|(_, device)| !device.failed) {
                 let bytes = device.next_superblock(self.generation, members, false);
                 let offset = superblock_offset(device.superblock.sequence.get());
+                // What is behind the journal's end may be a frame that lacks a sector. One of ours that is torn over it could put
+                // just that sector in its place, and everything behind it would be true again: so its first one goes.
+                let cleared = match device.journal_end() {
+                    Some(end) => disks.write(device.slot, end, &[0; SECTOR_BYTES]),
+                    None => Ok(()),
+                };
                 // The superblock that was read may not be flushed, if a process was killed: then it must be before the
                 // other place is written, or a loss of power now could take both.
-                let written = disks
-                    .flush(device.slot)
+                let written = cleared
+                    .and_then(|()| disks.flush(device.slot))
                     .and_then(|()| disks.write(device.slot, offset, &bytes))
                     .and_then(|()| disks.flush(device.slot));
                 if let Err(error) = written {
@@ -311,6 +317,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 }
 
 impl Device {
+    /// Where the journal's next frame goes.
+    fn journal_end(&self) -> Option<u64> {
+        let (extent, at) = self.journal.tail();
+        let inside = self.geometry.persistent && (extent as usize) < self.extents.len();
+        inside.then(|| self.offset(extent, at))
+    }
+
     /// The superblock after the present one.
     pub(super) fn next_superblock(&mut self, generation: u64, members: u64, clean: bool) -> Vec<u8> {
         let block = &mut self.superblock;

@@ -202,6 +202,18 @@ fn run(seed: u64, tally: Tally) -> Result<Tally, String> {
     Ok(follower.tally)
 }
 
+/// Seeds of histories that the store once did not survive.
+const ONCE_FAILED: [u64; 1] = [3001];
+
+#[test]
+fn histories_that_were_once_too_much_no_longer_are() {
+    for seed in ONCE_FAILED {
+        if let Err(failure) = run(seed, Tally::default()) {
+            panic!("seed {seed}:\n{failure}");
+        }
+    }
+}
+
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
