@@ -632,8 +632,9 @@ impl Device {
         self.kept_back() + self.batch_extents()
     }
 
+    /// Those are empty until they are written again: a small store can spare only few.
     pub(super) fn batch_extents(&self) -> usize {
-        (self.extents.len() / 32).clamp(1, BATCH_MAX)
+        (self.extents.len() / 64).clamp(1, BATCH_MAX)
     }
 
     /// Extents that only wait for a reader, a discard, or the flush that lets them be sealed.
