@@ -235,7 +235,7 @@ impl Catalog {
         }
     }
 
-    /// The entry is in its extent's chain alone, to be taken out of it.
+    /// The entry counts no more, and is in its extent's chain alone, to be taken out of it.
     fn bury(&mut self, id: EntryId) {
         let extent = unpack(self.entry(id).place).extent;
         self.entry_mut(id).refs = DEAD;
@@ -289,8 +289,8 @@ impl Catalog {
 
     pub fn add_ref(&mut self, id: EntryId) {
         let entry = self.entry_mut(id);
-        debug_assert!(entry.refs < DEAD - 1, "manifests are fewer than 2^32");
-        entry.refs += 1;
+        entry.refs =
+            entry.refs.checked_add(1).filter(|refs| *refs != DEAD).expect("manifests are fewer than 2^32");
     }
 
     pub fn drop_ref(&mut self, id: EntryId) {

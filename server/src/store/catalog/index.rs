@@ -17,7 +17,6 @@ const SHARDS: usize = 256;
 /// Entries of a bucket.
 const PLACES: usize = 12;
 
-#[derive(Default)]
 pub struct Index {
     shards: Box<[Shard]>,
 }
