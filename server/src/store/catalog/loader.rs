@@ -4,21 +4,20 @@
 //! looked up by its digest before [`Loader::finish`] makes the index, in one go: that is what lets ten million values come back in
 //! a second or two.
 
-use std::collections::HashMap;
-
 use super::{Catalog, EntryId, NONE, NewEntry, Place, View};
+use crate::store::Map;
 
 pub struct Loader {
     catalog: Catalog,
     /// Offsets of records that were removed since their extent's chain was last gone through.
-    removed: HashMap<u32, Vec<u32>>,
+    removed: Map<u32, Vec<u32>>,
     /// The extent that was added to last: nothing was removed from it since.
     adding: u32,
 }
 
 impl Loader {
     pub fn new(extents: u32) -> Self {
-        Self { catalog: Catalog::new(extents), removed: HashMap::new(), adding: NONE }
+        Self { catalog: Catalog::new(extents), removed: Map::default(), adding: NONE }
     }
 
     /// A value in one part is there.

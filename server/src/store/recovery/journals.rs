@@ -55,7 +55,7 @@ impl Aside {
 
 /// Records kept aside, by extent.
 #[derive(Default)]
-pub(super) struct Asides(HashMap<u32, Vec<Aside>>);
+pub(super) struct Asides(Map<u32, Vec<Aside>>);
 
 impl Asides {
     pub fn put(&mut self, record: Aside) {
@@ -85,9 +85,9 @@ pub(super) struct Journals<'a, B> {
     store: &'a mut Store<B>,
     report: &'a mut OpenReport,
     loader: Loader,
-    pub aside: Asides,
+    aside: Asides,
     /// Dead records of extents that were not sealed.
-    pub dead: HashSet<Place>,
+    dead: HashSet<Place>,
     /// The store's numbers of the namespaces that the present journal numbers.
     namespaces: Vec<Option<u16>>,
 }
