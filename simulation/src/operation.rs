@@ -61,8 +61,6 @@ pub enum Plan {
 pub struct Judge<'a> {
     pub model: &'a mut Model,
     pub now_ms: u64,
-    /// The server has no disk left that works: what it says it deleted it may only not see.
-    pub blind: bool,
 }
 
 /// Where an operation is.
@@ -470,8 +468,6 @@ impl Operation {
 
     fn manifest_deleted(&mut self, kept: &Reply, judge: &mut Judge<'_>) -> Result<Next, Violation> {
         match reply::<op::DeleteManifest, _>(kept, |_| ()) {
-            // A server that lost all its disks finds nothing to delete; they may come back.
-            _ if judge.blind => {}
             Ok(()) => self.tag.take().map_or(Ok(()), |tag| judge.model.acknowledged(tag))?,
             // An earlier attempt of the same call may have deleted it.
             Err(Error::Storage(error)) if error.status == Status::NotFound => {

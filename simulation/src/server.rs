@@ -264,11 +264,6 @@ impl Server {
         self.running.as_ref().map(|running| &running.service)
     }
 
-    /// No disk is left that works.
-    pub fn is_blind(&self) -> bool {
-        self.service().is_some_and(|service| service.store().device_status().iter().all(|disk| disk.failed))
-    }
-
     /// Whether nothing is held for anybody, and nothing is under way.
     pub fn is_quiet(&self) -> bool {
         self.running

@@ -318,11 +318,7 @@ impl<'a> World<'a> {
         self.note(format!("{} begins {plan:?}", self.seat_name(number)));
         self.report.operations += 1;
         let seat = &mut self.seats[number];
-        let mut judge = Judge {
-            model: &mut self.models[seat.server],
-            now_ms: millis(self.now),
-            blind: self.servers[seat.server].is_blind(),
-        };
+        let mut judge = Judge { model: &mut self.models[seat.server], now_ms: millis(self.now) };
         let (operation, message) = Operation::begin(plan, &mut seat.core, &mut judge);
         self.submit(number, operation, message);
     }
@@ -368,11 +364,7 @@ impl<'a> World<'a> {
         while let Some(progress) = self.seats[number].progress(call) {
             self.digest(format!("{number} {call:?} {progress:?}").as_bytes());
             let seat = &mut self.seats[number];
-            let mut judge = Judge {
-                model: &mut self.models[seat.server],
-                now_ms: millis(self.now),
-                blind: self.servers[seat.server].is_blind(),
-            };
+            let mut judge = Judge { model: &mut self.models[seat.server], now_ms: millis(self.now) };
             let next = operation.progress(progress, &mut seat.core, &mut judge);
             match next.map_err(|violation| format!("{}: {violation}", self.seat_name(number)))? {
                 Next::Wait => {}

@@ -153,10 +153,18 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     /// The journals' positions that make every removal so far durable.
+    ///
+    /// A device that failed may come back when the server starts again, with all that it held. One that stays says then that
+    /// this one had left; when none stays, nothing can be known to be gone.
     pub(super) fn removal_needs(&self) -> Vec<Need> {
-        let healthy = self.devices.iter().enumerate().filter(|(_, device)| !device.failed);
+        let lasting = || self.devices.iter().enumerate().filter(|(_, device)| device.geometry.persistent);
         let mut needs = Vec::new();
-        for (device, state) in healthy {
+        if lasting().all(|(_, device)| device.failed)
+            && let Some((device, _)) = lasting().next()
+        {
+            needs.push(Need::Superblock { device });
+        }
+        for (device, state) in self.devices.iter().enumerate().filter(|(_, device)| !device.failed) {
             if state.journal.removals > state.journal.durable {
                 needs.push(Need::Journal { device, position: state.journal.removals });
             }

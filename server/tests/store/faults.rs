@@ -147,6 +147,10 @@ fn a_device_that_vanishes_takes_its_values_and_no_others() {
     assert!((10..40).contains(&left), "{left}");
     assert_eq!(rig.store.audit(), Ok(()));
     assert_eq!(rig.store.counters().devices_failed, 1);
+    // The device that stays can say, should the other come back, that it had left.
+    let lost = (0..40).map(|n| rig.delete(format!("k{n}").as_bytes()));
+    let lost = lost.filter(|result| *result == Err(StoreError::NotFound)).count();
+    assert_eq!(lost, 40 - left, "what it held is gone, and no more");
 }
 
 #[test]
@@ -250,6 +254,10 @@ fn a_failed_flush_fails_the_device_and_the_manifest() {
     assert!(rig.store.device_status()[0].failed);
     assert_eq!(rig.get(b"a"), None);
     assert_eq!(rig.get_manifest(b"m"), None);
+    // It may come back when the server starts again: nobody is told that these are gone.
+    //= MKV-DEL-1 test
+    assert_eq!(rig.delete(b"a"), Err(StoreError::DeviceFailed { device: 0 }));
+    assert_eq!(rig.delete_manifest(b"m"), Err(StoreError::DeviceFailed { device: 0 }));
 }
 
 struct Flaky {
