@@ -1,32 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Broken backends. Each mutant is the plain-directory backend with one of its promises broken; the environment variable
-// MUTANT names the one that the library becomes when it is loaded. conformance/mutants/abi.txt says which case must
-// catch which.
-//
-// The directory backend itself stays as it is: a mutant replaces functions of its table by ones that wrap them. They
-// are as small as the mistake they stand for, and take no more care than that needs.
+// Broken backends, each the plain-directory backend with one of its promises broken (see mutant.h).
+// conformance/mutants/abi.txt says which case must catch which.
 //
 // Build: cc -std=c11 -O1 -fPIC -shared -pthread -I conformance/include conformance/mutants/abi.c -o libkv_store_dir.so
 
-#define _GNU_SOURCE
-#define kv_store_get_vtable dir_get_vtable
-#include "../backends/dir.c"
-#undef kv_store_get_vtable
+#include "mutant.h"
 
-#include <ctype.h>
-#include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
-
-typedef kv_store_v1 S;
-typedef const uint8_t *In;
-typedef uint8_t **Out;
-
-static const kv_store_v1_vtable *good;
-static kv_store_v1_vtable bad;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 // ---- Puts ----
 
@@ -553,7 +534,6 @@ static void plant_hashes(int (*put)(S *, In, size_t, In, size_t), int (*get)(S *
     bad.put_chunk = put, bad.get_chunk = get;
 }
 
-typedef struct { const char *name; void (*plant)(void); } Mutant;
 #define MUTANTS(X) \
     X(lost_put, bad.put_chunk = put_nothing) \
     X(lost_put_of_thousand, bad.put_chunk = put_lose_some) \
@@ -586,8 +566,8 @@ typedef struct { const char *name; void (*plant)(void); } Mutant;
     X(miss_leaks, bad.get_chunk = get_miss_leaks) \
     X(get_races, bad.get_chunk = get_races) \
     X(misses_stay, bad.get_chunk = get_misses_stay) \
-    X(hangs_after_fork, bad.get_chunk = get_hangs_after_fork) \
-    X(child_disturbs_parent, bad.get_chunk = get_in_child_disturbs) \
+    X(hangs_after_fork, loader = getpid(); bad.get_chunk = get_hangs_after_fork) \
+    X(child_disturbs_parent, loader = getpid(); bad.get_chunk = get_in_child_disturbs) \
     X(hash_of_16_bytes, plant_hashes(put_short_hash, get_short_hash)) \
     X(hash_is_text, plant_hashes(put_text_hash, get_text_hash)) \
     X(hash_is_padded, plant_hashes(put_padded_hash, get_padded_hash)) \
@@ -635,24 +615,7 @@ typedef struct { const char *name; void (*plant)(void); } Mutant;
     X(close_exits, bad.close = close_exits) \
     X(put_deadlocks, bad.put_chunk = put_deadlocks) \
     X(restart_loses, bad.open = open_volatile) \
-    X(table_moves, (void)0) \
+    X(table_moves, give_table = new_table_each_time) \
     X(manifest_at_close, bad.put_manifest = manifest_at_close; bad.get_manifest = get_late; bad.close = close_late)
 
-#define DEFINE(name, ...) static void plant_##name(void) { __VA_ARGS__; }
-MUTANTS(DEFINE)
-#define LIST(name, ...) { #name, plant_##name },
-static const Mutant mutants[] = { MUTANTS(LIST) };
-
-__attribute__((visibility("default"))) const kv_store_v1_vtable *kv_store_get_vtable(void) {
-    static const char *mutant;
-    if (mutant == NULL) {
-        good = dir_get_vtable();
-        bad = *good;
-        loader = getpid();
-        mutant = getenv("MUTANT") != NULL ? getenv("MUTANT") : "";
-        size_t i = 0, count = sizeof mutants / sizeof *mutants;
-        while (i < count && strcmp(mutants[i].name, mutant) != 0) i++;
-        if (i < count) mutants[i].plant();
-    }
-    return strcmp(mutant, "table_moves") == 0 ? new_table_each_time() : &bad;
-}
+MUTANT_LIBRARY(MUTANTS)

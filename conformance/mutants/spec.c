@@ -1,29 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Broken backends that were written from kv_store_v1.md alone, before their author had seen a case of the suite. As in
-// abi.c, each is the plain-directory backend with one promise broken, named by the environment variable MUTANT.
-// conformance/mutants/spec.txt says which case must catch which, README.md what each violates.
+// Broken backends that were written from kv_store_v1.md alone, before their author had seen a case of the suite (see
+// mutant.h). conformance/mutants/spec.txt says which case must catch which, README.md what each violates.
 //
 // Build: cc -std=c11 -O1 -fPIC -shared -pthread -I conformance/include conformance/mutants/spec.c -o libkv_store_dir.so
 
-#define _GNU_SOURCE
-#define kv_store_get_vtable dir_get_vtable
-#include "../backends/dir.c"
-#undef kv_store_get_vtable
+#include "mutant.h"
 
-#include <ctype.h>
 #include <dirent.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdbool.h>
-
-typedef kv_store_v1 S;
-typedef const uint8_t *In;
-typedef uint8_t **Out;
-
-static const kv_store_v1_vtable *good;
-static kv_store_v1_vtable bad;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 // ---- Bytes of chunks ----
 
@@ -669,7 +653,6 @@ static S *open_leaks_entry(const char *uri) {
 
 // ---- The table ----
 
-typedef struct { const char *name; void (*plant)(void); } Mutant;
 #define MUTANTS(X) \
     X(chunk_of_64_mib_refused, bad.put_chunk = put_below_64_mib) \
     X(chunk_last_block_unwritten, bad.put_chunk = put_all_but_last_block) \
@@ -715,21 +698,4 @@ typedef struct { const char *name; void (*plant)(void); } Mutant;
     X(open_failed_leaks, bad.open = open_leaks_failed) \
     X(open_leaks_entry, bad.open = open_leaks_entry)
 
-#define DEFINE(name, ...) static void plant_##name(void) { __VA_ARGS__; }
-MUTANTS(DEFINE)
-#define LIST(name, ...) { #name, plant_##name },
-static const Mutant mutants[] = { MUTANTS(LIST) };
-
-__attribute__((visibility("default"))) const kv_store_v1_vtable *kv_store_get_vtable(void) {
-    static bool planted;
-    if (!planted) {
-        planted = true;
-        good = dir_get_vtable();
-        bad = *good;
-        const char *mutant = getenv("MUTANT") != NULL ? getenv("MUTANT") : "";
-        for (size_t i = 0; i < sizeof mutants / sizeof *mutants; i++) {
-            if (strcmp(mutants[i].name, mutant) == 0) mutants[i].plant();
-        }
-    }
-    return &bad;
-}
+MUTANT_LIBRARY(MUTANTS)
