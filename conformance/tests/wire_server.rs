@@ -161,7 +161,6 @@ const UNTESTED: &[(&str, &str)] = &[
     ("MKV-MAN-5", "what a client references"),
     ("MKV-CONN-11", "the local socket, which this suite does not connect to"),
     ("MKV-RD-4", "needs a transport that registers memory"),
-    ("MKV-WR-5", "that a value is born leased shows only when something is evicted"),
 ];
 
 #[test]

@@ -279,6 +279,8 @@ flaws! {
     DeleteManifestOfMissing => "delete-manifest-of-missing",
     /// An allocation that was committed can be committed again.
     CommitTwice => "commit-twice",
+    /// A new value is leased to nobody.
+    NewValueUnleased => "new-value-unleased",
     /// Leases neither hold nor end.
     LeasesIgnored => "leases-ignored",
     /// Commit takes a value that is not whole.

@@ -203,7 +203,7 @@ impl Whole<'_> {
                 true if leased => Status::Busy,
                 _ if number > 0 && self.flaw == Some(Flaw::DeleteOnlyFirst) => Status::Ok,
                 _ => {
-                    space.values.remove(key);
+                    state.remove(self.namespace, key, self.flaw);
                     Status::Ok
                 }
             });
@@ -358,7 +358,7 @@ impl Whole<'_> {
         }
         let (namespace, key) = (allocation.namespace.clone(), allocation.key.clone());
         let checksum = value.checksum;
-        match state.namespace(&namespace, self.flaw).store(&key, value, self.flaw) {
+        match state.store(&namespace, &key, self.client, value, self.flaw) {
             Status::Ok => {
                 if self.flaw != Some(Flaw::CommitTwice) {
                     state.allocations.remove(&commit.allocation);
@@ -414,11 +414,11 @@ impl Whole<'_> {
         });
         if expected.is_some_and(|expected| *expected != value.checksum) {
             if self.flaw == Some(Flaw::MismatchStored) {
-                self.space(state).store(key, value, self.flaw);
+                state.store(self.namespace, key, self.client, value, self.flaw);
             }
             return Err(Status::ChecksumMismatch);
         }
-        match self.space(state).store(key, value, self.flaw) {
+        match state.store(self.namespace, key, self.client, value, self.flaw) {
             Status::Ok => Ok(()),
             failed => Err(failed),
         }

@@ -112,6 +112,31 @@ impl State {
         *until = end.max(*until);
     }
 
+    /// Stores a value whose bytes and checksums held; a new one is leased to who wrote it.
+    //= MKV-WR-5
+    pub fn store(
+        &mut self,
+        namespace: &[u8],
+        key: &[u8],
+        client: ClientId,
+        value: Value,
+        flaw: Option<Flaw>,
+    ) -> Status {
+        let space = self.namespace(namespace, flaw);
+        let is_new = !space.values.contains_key(key);
+        let status = space.store(key, value, flaw);
+        if is_new && status == Status::Ok && flaw != Some(Flaw::NewValueUnleased) {
+            self.lease(namespace, key, client, 0, flaw);
+        }
+        status
+    }
+
+    /// Takes a value out, and the leases on it.
+    pub fn remove(&mut self, namespace: &[u8], key: &[u8], flaw: Option<Flaw>) {
+        self.namespace(namespace, flaw).values.remove(key);
+        self.leases.remove(&(namespace.to_vec(), key.to_vec()));
+    }
+
     pub fn forget_leases(&mut self, client: ClientId) {
         self.leases.values_mut().for_each(|leases| leases.retain(|holder, _| *holder != client));
     }
@@ -131,9 +156,8 @@ pub fn end_of_lease(lease_ms: u32) -> Instant {
 }
 
 impl Namespace {
-    /// Stores a value whose bytes and checksums held.
     //= MKV-WR-3
-    pub fn store(&mut self, key: &[u8], value: Value, flaw: Option<Flaw>) -> Status {
+    fn store(&mut self, key: &[u8], value: Value, flaw: Option<Flaw>) -> Status {
         match self.values.get(key) {
             Some(stored) if flaw == Some(Flaw::ConflictByLength) && stored.data.len() == value.data.len() => {
                 Status::Ok

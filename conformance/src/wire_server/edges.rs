@@ -74,6 +74,7 @@ pub const CASES: &[Case<Server>] = &[
         "a lease ends neither with its connection nor with another client's",
         leases_stay,
     ),
+    Case::must("SRV-LEASE-3", &["MKV-WR-5"], "a new value is leased to the client that wrote it", born_leased),
     Case::must(
         "SRV-MAN-15",
         &["MKV-PUT-5", "MKV-DELM-2"],
@@ -395,6 +396,24 @@ fn leases_stay(server: &Server) -> Outcome {
     let told = delete(&mut other, &namespace, &[b"key"])?;
     ensure!(told != [Status::Ok], "a value was deleted that another client leased before");
     expect_value(&mut other, &namespace, b"key", b"value")
+}
+
+fn born_leased(server: &Server) -> Outcome {
+    let namespace = server.namespace();
+    let (mut writer, mut other) = (server.connect()?, another_client(server)?);
+    store(&mut writer, &namespace, b"key", b"value")?;
+    let told = delete(&mut other, &namespace, &[b"key"])?;
+    ensure!(told != [Status::Ok], "another client deleted a value that was just written");
+    expect_value(&mut other, &namespace, b"key", b"value")?;
+    // Its own lease holds nobody up, and what comes under the same key later is another value.
+    let told = delete(&mut writer, &namespace, &[b"key"])?;
+    ensure!(told == [Status::Ok], "its writer's delete told {told:?}");
+    store(&mut other, &namespace, b"key", b"another")?;
+    let told = delete(&mut writer, &namespace, &[b"key"])?;
+    ensure!(told != [Status::Ok], "a value that another client has just written was deleted");
+    let told = delete(&mut other, &namespace, &[b"key"])?;
+    ensure!(told == [Status::Ok], "the delete of the second value by its writer told {told:?}");
+    Ok(())
 }
 
 fn large_generations(server: &Server) -> Outcome {
