@@ -3,13 +3,12 @@
 //! Owns no figure: everything it prints was measured in this run. It knows the server only as a program to start and an address to
 //! connect to. `memkv bench` runs it; so can you, as `memkv-bench`.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod chart;
 mod cpu;
 mod noise;
 mod output;
-mod plugin;
 mod report;
 mod server;
 mod session;

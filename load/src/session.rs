@@ -16,11 +16,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use kv_store_loader::{Bytes, Store};
 use memkv_wire::manifest::ManifestBlob;
 use serde::Serialize;
 
 use crate::output::progress;
-use crate::plugin::{Bytes, Store};
 use crate::report;
 use crate::server::{Mode, Target};
 use crate::state::State;
@@ -188,7 +188,7 @@ impl Round<'_> {
         let manifest = ManifestBlob::decode(&blob)?;
         self.store.prefetch_chunks(manifest.manifest().hashes, manifest.hash_size_bytes())?;
         let chunks: Vec<Bytes> =
-            manifest.chunks().map(|(hash, _)| self.store.get_chunk(hash)).collect::<Result<_>>()?;
+            manifest.chunks().map(|(hash, _)| self.store.get_chunk(hash)).collect::<Result<_, _>>()?;
         let seconds = began.elapsed().as_secs_f64();
         ensure!(blob[..] == self.state.manifest[..], "the manifest came back changed");
         ensure!(chunks.len() == self.state.chunks.len(), "the manifest lists {} chunks", chunks.len());

@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memkv-server", &["memkv-wire", "memkv-transport"]),
     ("kv-store-memkv", &["memkv-wire", "memkv-transport", "memkv-client"]),
     ("memkv-conformance", &["memkv-wire", "memkv-transport"]),
+    ("kv-store-loader", &[]),
     ("kv-store-opendal", &[]),
     ("memkv-simulation", &["memkv-wire", "memkv-transport", "memkv-client", "memkv-server"]),
     (
@@ -28,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kv-store-memkv",
         ],
     ),
-    ("memkv-bench", &["memkv-wire", "memkv-client"]),
+    ("memkv-bench", &["memkv-wire", "memkv-client", "kv-store-loader"]),
     ("xtask", &["memkv-codegen", "memkv-wire", "memkv-transport", "memkv-client"]),
 ];
 

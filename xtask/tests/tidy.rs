@@ -26,10 +26,9 @@ const UNSAFE_FOLDERS: &[&str] = &[
     "conformance/backends/",
     "fuzz/src/abi.rs",
     "fuzz/libfuzzer/",
-    "load/src/plugin.rs",
 ];
 /// Packages with such a folder. They cannot forbid it as a whole.
-const UNSAFE_PACKAGES: &[&str] = &["transport", "server", "abi", "nixl", "conformance", "fuzz", "load"];
+const UNSAFE_PACKAGES: &[&str] = &["transport", "server", "abi", "nixl", "conformance", "fuzz"];
 
 const GENERATED: &[&str] = &["/golden/", "/generated/", "abi/include/"];
 

@@ -4,7 +4,6 @@
 //! have. What it does is timed from the first byte offered to the last byte had; making the state, hashing it and comparing
 //! what came back are not. `cargo xtask demo` runs it; so can you, with any library of this interface.
 
-mod library;
 mod state;
 
 use std::fs::File;
@@ -14,9 +13,9 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
+use kv_store_loader::{Bytes, Store};
 use memkv_wire::manifest::ManifestBlob;
 
-use library::{Bytes, Store};
 use state::State;
 
 /// Save or restore one made-up session; prints one line of JSON.
@@ -132,7 +131,7 @@ fn restore(place: &Place, state: &State) -> Result<f64> {
     let manifest = ManifestBlob::decode(&blob)?;
     store.prefetch_chunks(manifest.manifest().hashes, manifest.hash_size_bytes())?;
     let chunks: Vec<Bytes> =
-        manifest.chunks().map(|(hash, _)| store.get_chunk(hash)).collect::<Result<_>>()?;
+        manifest.chunks().map(|(hash, _)| store.get_chunk(hash)).collect::<Result<_, _>>()?;
     let seconds = started.elapsed().as_secs_f64();
     ensure!(chunks.len() == state.chunks().len(), "the manifest lists {} chunks", chunks.len());
     for (index, (read, wanted)) in chunks.iter().zip(state.chunks()).enumerate() {

@@ -1,15 +1,39 @@
 //! A `kv_store_v1` library, loaded as an inference engine loads one: by its path, through one exported symbol.
 //!
-//! Owns every `unsafe` of this example. What the C interface promises is stated in `kv_store_v1.h`; the table's layout is
-//! declared again here, because an engine has no Rust crate to take it from.
+//! Any library of the interface will do: this knows nothing of who wrote it. What the C interface promises is stated in
+//! `kv_store_v1.h`; the table's layout is declared again here, because an engine has nothing but that header. Owns what a caller
+//! would otherwise need `unsafe` for. That the library keeps the interface's promises is not checked: `memkv-conformance` does.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, NulError, c_char, c_int};
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
-use anyhow::{Context, Result, ensure};
-use libloading::os::unix::Symbol;
+use libloading::os::unix::{Library, Symbol};
+
+/// Why a store could not be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot load {}", path.display())]
+    Load { path: PathBuf, source: libloading::Error },
+    #[error("no kv_store_v1 library")]
+    Foreign(#[source] libloading::Error),
+    #[error("the library returned no table")]
+    NoTable,
+    #[error("the library speaks version {version}, without prefetch_chunks")]
+    Version { version: u32 },
+    #[error("the store cannot be opened")]
+    Open,
+    #[error("a URI or a name has a zero byte in it")]
+    Text(#[from] NulError),
+    /// What is not stored, too: the interface does not tell the two apart.
+    #[error("{call} returned {code}")]
+    Call { call: &'static str, code: c_int },
+    #[error("{call} handed out no buffer")]
+    NoBuffer { call: &'static str },
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
 
 #[repr(C)]
 struct Table {
@@ -43,23 +67,25 @@ impl Store {
     pub fn open(library: &Path, uri: &str) -> Result<Store> {
         // SAFETY: loading runs the library's initialisers; the caller named a kv_store_v1 library, whose have no
         // preconditions.
-        let library = unsafe { libloading::os::unix::Library::new(library) }
-            .with_context(|| format!("cannot load {}", library.display()))?;
+        let library = unsafe { Library::new(library) }
+            .map_err(|source| Error::Load { path: library.to_owned(), source })?;
         // SAFETY: the symbol's type is the one that kv_store_v1.h gives it.
         let entry: Symbol<unsafe extern "C" fn() -> *const Table> =
-            unsafe { library.get(b"kv_store_get_vtable\0") }.context("no kv_store_v1 library")?;
+            unsafe { library.get(b"kv_store_get_vtable\0") }.map_err(Error::Foreign)?;
         // SAFETY: the function takes nothing and may be called at any time.
         let table = unsafe { entry() };
-        let table = ptr::NonNull::new(table.cast_mut()).context("the library returned no table")?;
+        let table = ptr::NonNull::new(table.cast_mut()).ok_or(Error::NoTable)?;
         // The table is part of the library, which must not be unloaded before it.
         std::mem::forget(library);
         // SAFETY: a table that is returned is static, and `version` is in every version of it.
         let version = unsafe { (*table.as_ptr()).version };
-        ensure!(version >= 2, "the library speaks version {version}, without prefetch_chunks");
+        if version < 2 {
+            return Err(Error::Version { version });
+        }
         let uri = CString::new(uri)?;
         // SAFETY: `uri` ends with a zero byte and outlives the call.
         let handle = unsafe { ((*table.as_ptr()).open)(uri.as_ptr()) };
-        let handle = ptr::NonNull::new(handle).context("the store cannot be opened")?;
+        let handle = ptr::NonNull::new(handle).ok_or(Error::Open)?;
         Ok(Store { table, handle })
     }
 
@@ -92,6 +118,14 @@ impl Store {
         accept(code, "prefetch_chunks")
     }
 
+    pub fn delete_manifest(&self, name: &str) -> Result<()> {
+        let name = CString::new(name)?;
+        let delete = self.table().delete_manifest;
+        // SAFETY: `name` ends with a zero byte and outlives the call.
+        let code = unsafe { delete(self.handle.as_ptr(), name.as_ptr()) };
+        accept(code, "delete_manifest")
+    }
+
     pub fn get_chunk(&self, hash: &[u8]) -> Result<Bytes> {
         let get = self.table().get_chunk;
         // SAFETY: `hash` is good for its length; `Bytes::fill` gives places for both results.
@@ -120,10 +154,10 @@ impl Drop for Store {
 
 impl Bytes {
     /// Runs a call that hands out a buffer.
-    fn fill(what: &str, call: impl FnOnce(*mut *mut u8, *mut usize) -> c_int) -> Result<Bytes> {
+    fn fill(what: &'static str, call: impl FnOnce(*mut *mut u8, *mut usize) -> c_int) -> Result<Bytes> {
         let (mut data, mut length) = (ptr::null_mut(), 0);
         accept(call(&mut data, &mut length), what)?;
-        let start = ptr::NonNull::new(data).with_context(|| format!("{what} handed out no buffer"))?;
+        let start = ptr::NonNull::new(data).ok_or(Error::NoBuffer { call: what })?;
         Ok(Bytes { start, length })
     }
 }
@@ -144,7 +178,6 @@ impl Drop for Bytes {
     }
 }
 
-fn accept(code: c_int, what: &str) -> Result<()> {
-    ensure!(code == 0, "{what} returned {code}");
-    Ok(())
+fn accept(code: c_int, call: &'static str) -> Result<()> {
+    if code == 0 { Ok(()) } else { Err(Error::Call { call, code }) }
 }
