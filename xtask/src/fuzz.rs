@@ -38,6 +38,9 @@ pub struct Options {
     /// Run nothing new: tell how much of each source file the inputs reach. Needs nm and addr2line.
     #[arg(long)]
     coverage: bool,
+    /// With --coverage: print the lines that no input reaches, in files whose paths begin with this.
+    #[arg(long, value_name = "PATH", requires = "coverage")]
+    unreached: Option<String>,
 }
 
 /// Whether no target found anything.
@@ -46,7 +49,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let binaries = build(&folder)?;
     let targets = targets(&folder, &options.target)?;
     if options.coverage {
-        coverage::print(&folder, &binaries, &targets)?;
+        coverage::print(&folder, &binaries, &targets, options.unreached.as_deref())?;
         return Ok(true);
     }
     let mut found = Vec::new();

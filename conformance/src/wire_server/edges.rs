@@ -74,7 +74,12 @@ pub const CASES: &[Case<Server>] = &[
         "a lease ends neither with its connection nor with another client's",
         leases_stay,
     ),
-    Case::must("SRV-LEASE-3", &["MKV-WR-5"], "a new value is leased to the client that wrote it", born_leased),
+    Case::must(
+        "SRV-LEASE-3",
+        &["MKV-WR-5"],
+        "a new value is leased to the client that wrote it",
+        born_leased,
+    ),
     Case::must(
         "SRV-MAN-15",
         &["MKV-PUT-5", "MKV-DELM-2"],
