@@ -125,7 +125,11 @@ impl fmt::Display for Report {
              {known_failures} known failures, {unexpected_passes} unexpected passes (seed {})",
             self.seed
         )?;
-        let verdict = if self.conforms { "conforms" } else { "does not conform" };
+        let verdict = match self.conforms {
+            true if passed == 0 => "was not tested: no case passed, none failed",
+            true => "conforms",
+            false => "does not conform",
+        };
         write!(f, "{} {verdict}", self.target)
     }
 }
