@@ -13,6 +13,7 @@ pub mod ffi;
 pub mod glob;
 pub mod junit;
 pub mod known;
+mod named;
 pub mod peer;
 pub mod random;
 pub mod reference;

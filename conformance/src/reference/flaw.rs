@@ -1,30 +1,8 @@
 //! The ways in which the reference server can be wrong, one at a time.
 
-macro_rules! flaws {
-    ($($(#[doc = $doc:literal])+ $flaw:ident => $name:literal,)+) => {
-        /// One mistake.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Flaw {
-            $($(#[doc = $doc])+ $flaw,)+
-        }
-
-        impl Flaw {
-            pub const ALL: &'static [Flaw] = &[$(Flaw::$flaw,)+];
-
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Flaw::$flaw => $name,)+
-                }
-            }
-        }
-    };
-}
+use crate::named::named;
 
 impl Flaw {
-    pub fn from_name(name: &str) -> Option<Flaw> {
-        Flaw::ALL.iter().copied().find(|flaw| flaw.name() == name)
-    }
-
     /// Whether a client must not confirm a connection that was answered so.
     pub fn spoils_set_up(self) -> bool {
         use Flaw::*;
@@ -64,7 +42,10 @@ impl Flaw {
     }
 }
 
-flaws! {
+named! {
+    /// One mistake.
+    Flaw:
+
     // ---- It does not check what a client sends.
     /// The MAC of Connect is not checked.
     ConnectMacNotChecked => "connect-mac-not-checked",

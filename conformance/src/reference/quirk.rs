@@ -1,32 +1,11 @@
 //! What a server may do and seldom does: a client has to live with it.
 
-macro_rules! quirks {
-    ($($(#[doc = $doc:literal])+ $quirk:ident => $name:literal,)+) => {
-        /// One unusual habit.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Quirk {
-            $($(#[doc = $doc])+ $quirk,)+
-        }
+use crate::named::named;
 
-        impl Quirk {
-            pub const ALL: &'static [Quirk] = &[$(Quirk::$quirk,)+];
+named! {
+    /// One unusual habit.
+    Quirk:
 
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Quirk::$quirk => $name,)+
-                }
-            }
-        }
-    };
-}
-
-impl Quirk {
-    pub fn from_name(name: &str) -> Option<Quirk> {
-        Quirk::ALL.iter().copied().find(|quirk| quirk.name() == name)
-    }
-}
-
-quirks! {
     /// It speaks an older version: every Connect is answered with `unsupportedVersion`.
     OlderVersion => "older-version",
     /// It speaks HMAC-SHA256 and no other bulk MAC.

@@ -1,32 +1,11 @@
 //! The ways in which the reference client can be wrong, one at a time.
 
-macro_rules! flaws {
-    ($($(#[doc = $doc:literal])+ $flaw:ident => $name:literal,)+) => {
-        /// One mistake.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Flaw {
-            $($(#[doc = $doc])+ $flaw,)+
-        }
+use crate::named::named;
 
-        impl Flaw {
-            pub const ALL: &'static [Flaw] = &[$(Flaw::$flaw,)+];
+named! {
+    /// One mistake.
+    Flaw:
 
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Flaw::$flaw => $name,)+
-                }
-            }
-        }
-    };
-}
-
-impl Flaw {
-    pub fn from_name(name: &str) -> Option<Flaw> {
-        Flaw::ALL.iter().copied().find(|flaw| flaw.name() == name)
-    }
-}
-
-flaws! {
     // ---- It sends wrong frames.
     /// Every connection has the same nonce.
     NonceReused => "nonce-reused",
