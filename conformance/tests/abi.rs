@@ -3,7 +3,6 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 
 use memkv_conformance::abi;
 use memkv_conformance::case::Level;
@@ -47,21 +46,9 @@ fn every_mutant_is_caught_by_its_case() {
         assert!(mutants.len() >= 30, "only {} mutants in {file}", mutants.len());
         all.extend(mutants.into_iter().map(|(mutant, case)| (library.clone(), mutant, case)));
     }
-    let (queue, missed) = (Mutex::new(all.into_iter()), Mutex::new(Vec::new()));
-    let next = || queue.lock().expect("no thread panics").next();
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while let Some((library, mutant, case)) = next() {
-                    if let Err(why) = caught(&library, &mutant, &case) {
-                        missed.lock().expect("no thread panics").push(format!("{mutant} by {case}: {why}"));
-                    }
-                }
-            });
-        }
+    support::all_caught(all, 2, |(library, mutant, case)| {
+        caught(&library, &mutant, &case).map_err(|why| format!("{mutant} by {case}: {why}"))
     });
-    let missed = missed.into_inner().expect("no thread panics");
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }
 
 fn caught(library: &std::path::Path, mutant: &str, case: &str) -> Result<(), String> {
@@ -70,10 +57,7 @@ fn caught(library: &std::path::Path, mutant: &str, case: &str) -> Result<(), Str
     let deadline =
         if mutant.contains("hangs") || mutant.contains("deadlocks") { HANG_DEADLINE_S } else { DEADLINE_S };
     let run = suite.run(&["--strict", "--deadline", deadline, "--filter", case]);
-    match run.verdicts().get(case).map(String::as_str) {
-        Some("failed") if run.code == Some(1) => Ok(()),
-        _ => Err(run.told()),
-    }
+    if run.fails(case) { Ok(()) } else { Err(run.told()) }
 }
 
 /// A mutant that is in one list and not in the other would never run.

@@ -5,7 +5,6 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 
 use memkv_conformance::reference_client::Flaw;
 use memkv_conformance::wire_client;
@@ -51,25 +50,11 @@ fn what_is_not_implemented_is_skipped() {
 /// Every line of wire_client.txt: the named case fails on the flaw. That it passes without is tested above.
 #[test]
 fn every_flaw_is_caught_by_its_case() {
-    let (queue, missed) = (Mutex::new(flaws().into_iter()), Mutex::new(Vec::new()));
-    let next = || queue.lock().expect("no thread panics").next();
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while let Some((flaw, case)) = next() {
-                    let driver = format!("exec {SUITE} reference-client --flaw {flaw}");
-                    let run = suite(&driver, &["--filter", &case]);
-                    if run.verdicts().get(&case).map(String::as_str) != Some("failed") || run.code != Some(1)
-                    {
-                        let told = format!("{flaw} by {case}: {}", run.told());
-                        missed.lock().expect("no thread panics").push(told);
-                    }
-                }
-            });
-        }
+    support::all_caught(flaws(), 6, |(flaw, case)| {
+        let driver = format!("exec {SUITE} reference-client --flaw {flaw}");
+        let run = suite(&driver, &["--filter", &case]);
+        if run.fails(&case) { Ok(()) } else { Err(format!("{flaw} by {case}: {}", run.told())) }
     });
-    let missed = missed.into_inner().expect("no thread panics");
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }
 
 /// A flaw that is in one list and not in the other would never run.

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 
 use memkv_conformance::reference::Flaw;
 use memkv_conformance::wire_server;
@@ -116,26 +115,10 @@ impl Drop for End {
 fn every_flaw_is_caught_by_its_case() {
     let flaws = flaws();
     assert!(flaws.len() >= 30, "only {} flaws", flaws.len());
-    let (queue, missed) = (Mutex::new(flaws.into_iter()), Mutex::new(Vec::new()));
-    let next = || queue.lock().expect("no thread panics").next();
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while let Some((flaw, case)) = next() {
-                    let run = suite(&Server::reference(Some(&flaw)).address, &["--filter", &case]);
-                    if run.verdicts().get(&case).map(String::as_str) != Some("failed") || run.code != Some(1)
-                    {
-                        missed
-                            .lock()
-                            .expect("no thread panics")
-                            .push(format!("{flaw} by {case}: {}", run.told()));
-                    }
-                }
-            });
-        }
+    support::all_caught(flaws, 3, |(flaw, case)| {
+        let run = suite(&Server::reference(Some(&flaw)).address, &["--filter", &case]);
+        if run.fails(&case) { Ok(()) } else { Err(format!("{flaw} by {case}: {}", run.told())) }
     });
-    let missed = missed.into_inner().expect("no thread panics");
-    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }
 
 /// A flaw that is in one list and not in the other would never run.

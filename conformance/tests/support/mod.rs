@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -97,6 +98,11 @@ impl Run {
     }
 
     /// What did not pass, for a failed test's message.
+    /// Whether this case failed, and the run with it.
+    pub fn fails(&self, case: &str) -> bool {
+        self.code == Some(1) && self.verdicts().get(case).is_some_and(|verdict| verdict == "failed")
+    }
+
     pub fn told(&self) -> String {
         let cases = self.report["cases"].as_array().into_iter().flatten();
         let bad: Vec<String> =
@@ -132,6 +138,25 @@ fn cargo_build(arguments: &[&str]) -> PathBuf {
     let status = command.status().expect("cargo runs");
     assert!(status.success(), "{arguments:?} does not build");
     directory.to_owned()
+}
+
+/// Runs each of these on `threads` threads; fails with what those came back with that were not caught.
+pub fn all_caught<T: Send>(mutants: Vec<T>, threads: usize, run: impl Fn(T) -> Result<(), String> + Sync) {
+    let (queue, missed) = (Mutex::new(mutants.into_iter()), Mutex::new(Vec::new()));
+    let next = || queue.lock().expect("no thread panics").next();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(mutant) = next() {
+                    if let Err(why) = run(mutant) {
+                        missed.lock().expect("no thread panics").push(why);
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().expect("no thread panics");
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }
 
 /// The lines of a list of mutants: each with the case that must catch it.
