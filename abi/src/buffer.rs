@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use memkv_client::{Buf, BufMut, BufPool};
-use memkv_wire::checksum::{self, Checksum};
+use memkv_wire::checksum::{self, BlockHasher, Checksum};
 
 use crate::cbuf::Malloced;
 use crate::code::Failure;
@@ -18,6 +18,8 @@ use crate::code::Failure;
 pub(crate) const BUFFER_SIZE_BYTES_MAX: usize = 64 << 20;
 /// A slab. Small enough that a chunk which lingers does not hold much memory, large enough for few writes.
 const SLAB_SIZE_BYTES: usize = 1 << 20;
+/// Bytes that are checksummed and then copied while the processor's cache has them.
+const STEP_SIZE_BYTES: usize = 16 << 10;
 /// A chunk's hash.
 pub(crate) const HASH_SIZE_BYTES_MAX: usize = memkv_wire::limits::HASH_SIZE_BYTES_MAX as usize;
 
@@ -25,10 +27,17 @@ const _: () = assert!(BUFFER_SIZE_BYTES_MAX >= SLAB_SIZE_BYTES);
 const _: () = assert!(SLAB_SIZE_BYTES.is_multiple_of(checksum::BLOCK_SIZE_BYTES));
 
 /// A chunk's hash, as the engine gave it; also its key in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Hash {
     size_bytes: u8,
     bytes: [u8; HASH_SIZE_BYTES_MAX],
+}
+
+/// What is behind the hash is zeros: maps need not look at it.
+impl std::hash::Hash for Hash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.as_bytes());
+    }
 }
 
 impl Hash {
@@ -121,6 +130,42 @@ impl Memory {
     }
 }
 
+/// The checksums of a chunk's blocks, made as its bytes come.
+#[derive(Default)]
+struct Sums {
+    blocks: Vec<Checksum>,
+    hasher: BlockHasher,
+    /// Bytes of the block that is not whole.
+    pending: usize,
+}
+
+impl Sums {
+    fn add(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(checksum::BLOCK_SIZE_BYTES - self.pending));
+            self.hasher.update(now);
+            self.pending += now.len();
+            if self.pending == checksum::BLOCK_SIZE_BYTES {
+                self.end_block();
+            }
+            bytes = later;
+        }
+    }
+
+    fn end_block(&mut self) {
+        self.blocks.push(self.hasher.finish());
+        self.hasher.reset();
+        self.pending = 0;
+    }
+
+    fn finish(mut self) -> Vec<Checksum> {
+        if self.pending > 0 {
+            self.end_block();
+        }
+        self.blocks
+    }
+}
+
 impl PutBuffer {
     pub fn new() -> Self {
         Self {
@@ -153,11 +198,11 @@ impl PutBuffer {
     /// Keeps a copy of a chunk that is not here yet and that there is room for.
     pub fn put(&mut self, pool: &BufPool, hash: Hash, data: &[u8]) -> Result<(), Failure> {
         debug_assert!(self.has_room(data.len()) && !self.contains(&hash) && !data.is_empty());
-        let blocks = data.chunks(checksum::BLOCK_SIZE_BYTES).map(checksum::block).collect();
+        let mut sums = Sums::default();
         let mut spans = Vec::with_capacity(1 + data.len() / SLAB_SIZE_BYTES);
         let mut rest = data;
         while !rest.is_empty() {
-            match self.fill(pool, &mut rest) {
+            match self.fill(pool, &mut rest, &mut sums) {
                 Ok(span) => spans.push(span),
                 Err(failure) => {
                     self.release(&spans);
@@ -167,13 +212,13 @@ impl PutBuffer {
         }
         self.size_bytes += data.len();
         self.chunks_put += 1;
-        let chunk = Chunk { order: self.chunks_put, size_bytes: data.len(), spans, blocks };
+        let chunk = Chunk { order: self.chunks_put, size_bytes: data.len(), spans, blocks: sums.finish() };
         self.chunks.insert(hash, chunk);
         Ok(())
     }
 
-    /// Copies as much as fits into one slab.
-    fn fill(&mut self, pool: &BufPool, rest: &mut &[u8]) -> Result<Span, Failure> {
+    /// Copies as much as fits into one slab, and checksums it on the way.
+    fn fill(&mut self, pool: &BufPool, rest: &mut &[u8], sums: &mut Sums) -> Result<Span, Failure> {
         let id = match self.open {
             Some(id) => id,
             None => self.open_slab(pool)?,
@@ -183,7 +228,10 @@ impl PutBuffer {
         };
         let (now, later) = rest.split_at(rest.len().min(bytes.len() - *used));
         let range = *used..*used + now.len();
-        bytes[range.clone()].copy_from_slice(now);
+        for (from, to) in now.chunks(STEP_SIZE_BYTES).zip(bytes[range.clone()].chunks_mut(STEP_SIZE_BYTES)) {
+            sums.add(from);
+            to.copy_from_slice(from);
+        }
         *used = range.end;
         *spans += 1;
         *rest = later;
