@@ -270,6 +270,8 @@ struct PutManifest {
   # [MKV-PUT-5] Generation 0 lets the server choose the next one. Any other must be greater than that of the stored manifest, else the reply is
   # `staleGeneration`; the same generation with the same body is `ok`.
   # [MKV-PUT-6] A manifest replaces the one of the same name; the chunks of the old one lose its references.
+  # [MKV-PUT-7] With `ok` and a `leaseMs` that is not 0, the chunks are leased for so long, counted from the check. So a client may leave out
+  # the bytes of a chunk that it puts again meanwhile.
   name @0 :Data $Spec.lenMin(1) $Spec.lenMax(1024);
   generation @1 :UInt64;
   role @2 :ManifestRole;
@@ -288,6 +290,7 @@ struct PutManifestReply {
   # With `missingChunks`, here and in the reply's other frames: places in the request's list of chunks, counted over all its frames.
   # With `conflict`: the chunks in conflict.
   leaseMs @2 :UInt32;
+  # With `missingChunks`: how long the chunks that are stored are leased. With `ok`: how long all of them are; 0 if they are not.
 }
 
 struct GetManifest {

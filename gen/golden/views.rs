@@ -2306,6 +2306,8 @@ crate::list::struct_element!('a, DeleteReply<'a>);
 /// \[MKV-PUT-5\] Generation 0 lets the server choose the next one. Any other must be greater than that of the stored manifest, else the reply is
 /// `staleGeneration`; the same generation with the same body is `ok`.
 /// \[MKV-PUT-6\] A manifest replaces the one of the same name; the chunks of the old one lose its references.
+/// \[MKV-PUT-7\] With `ok` and a `leaseMs` that is not 0, the chunks are leased for so long, counted from the check. So a client may leave out
+/// the bytes of a chunk that it puts again meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutManifest<'a> {
     pub name: &'a [u8],
@@ -2382,6 +2384,7 @@ pub struct PutManifestReply<'a> {
     /// With `missingChunks`, here and in the reply's other frames: places in the request's list of chunks, counted over all its frames.
     /// With `conflict`: the chunks in conflict.
     pub missing: List<'a, u32>,
+    /// With `missingChunks`: how long the chunks that are stored are leased. With `ok`: how long all of them are; 0 if they are not.
     pub lease_ms: u32,
 }
 

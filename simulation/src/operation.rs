@@ -263,7 +263,7 @@ impl Operation {
             return Err("a save of another plan".into());
         };
         match result {
-            Ok(Published::Committed { generation }) if generation == *version => {
+            Ok(Published::Committed { generation, .. }) if generation == *version => {
                 self.tag.take().map_or(Ok(()), |tag| judge.model.acknowledged(tag))?;
                 Ok(Next::Over)
             }

@@ -191,7 +191,7 @@ fn manifests_are_published_listed_and_deleted() {
     assert_eq!(conflict, Published::Conflict { chunks: vec![0] });
     assert!(client.get_manifest(b"name", 0).expect("up").is_none());
     let body = bytes(4, 1, (2 << 20) + 5);
-    let Published::Committed { generation } =
+    let Published::Committed { generation, .. } =
         client.put_manifest(b"name", 0, &references[..1], &parts(&body)).expect("up")
     else {
         panic!("all chunks are there");

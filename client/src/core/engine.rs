@@ -312,6 +312,7 @@ impl Core {
         self.expose(slot);
         let connection = &mut self.connections[slot];
         let was_ready = connection.is_ready();
+        self.counters.connections_lost += u64::from(was_ready);
         let delay_ms = self.jitter.delay_ms(
             self.settings.backoff_ms_min,
             self.settings.backoff_ms_max,

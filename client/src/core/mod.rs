@@ -70,6 +70,8 @@ pub struct Counters {
     pub round_trips: u64,
     /// Connections set up.
     pub connections: u64,
+    /// Connections lost after they were set up: the server may have ended, and forgotten its leases.
+    pub connections_lost: u64,
     /// Calls sent again after a connection was lost or a passing status.
     pub retries: u64,
     /// Bytes of frames sent, with headers and tags.

@@ -33,6 +33,8 @@ pub enum Published {
     Committed {
         /// Its generation.
         generation: u64,
+        /// How long all it names is safe from eviction, whatever becomes of the manifest; 0: not at all.
+        lease_ms: u32,
     },
     /// Nothing changed: these chunks are not stored. Those that are were leased, for so long.
     Missing {
@@ -196,7 +198,7 @@ impl PutManifestReplies {
     pub fn finish(mut self) -> Result<Published, Error> {
         let last = self.last.ok_or(PeerMisbehaved::Results)?;
         let Some(refused) = last.refused else {
-            return Ok(Published::Committed { generation: last.generation });
+            return Ok(Published::Committed { generation: last.generation, lease_ms: last.lease_ms });
         };
         self.listed.sort_unstable();
         self.listed.dedup();

@@ -141,7 +141,7 @@ proptest! {
         server.reply_payload_size_bytes = reply_size;
         let body = pattern(size, 9);
         let published = publish(&mut server, &[], &body);
-        prop_assert_eq!(published, Published::Committed { generation: 1 });
+        prop_assert_eq!(published, Published::Committed { generation: 1, lease_ms: 10_000 });
         let mut replies = GetManifestReplies::default();
         for reply in ask(&mut server, |message| get_manifest(message, b"ns", b"name", 0)) {
             replies.frame(&reply).expect("a reply that holds");
@@ -242,7 +242,10 @@ fn missing_and_conflicting_chunks_are_named() {
     let long = Reference { length: 11, ..reference(&keys[1]) };
     assert_eq!(publish(&mut server, &[long], b"body"), Published::Conflict { chunks: vec![0] });
     let stored = [reference(&keys[1]), reference(&keys[3])];
-    assert_eq!(publish(&mut server, &stored, b"body"), Published::Committed { generation: 1 });
+    assert_eq!(
+        publish(&mut server, &stored, b"body"),
+        Published::Committed { generation: 1, lease_ms: 10_000 }
+    );
 }
 
 #[test]

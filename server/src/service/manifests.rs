@@ -246,14 +246,18 @@ impl Service {
     //= MKV-PUT-2
     //= MKV-PUT-5
     pub(super) fn manifest_put(&mut self, name: Name, result: Result<Outcome, StoreError>) {
+        let mut lease_ms = 0;
         let (status, generation, places) = match result {
-            Ok(Outcome::ManifestStored { generation }) => {
+            //= MKV-PUT-7
+            Ok(Outcome::ManifestStored { generation, lease_ms: leased_ms }) => {
                 self.counters.manifests_put += 1;
+                lease_ms = u32::try_from(leased_ms).unwrap_or(u32::MAX);
                 (Status::Ok, generation, Vec::new())
             }
             //= MKV-PUT-3
             Ok(Outcome::ManifestIncomplete { missing }) => {
                 self.counters.manifests_incomplete += 1;
+                lease_ms = granted(0);
                 (Status::MissingChunks, 0, missing)
             }
             Ok(Outcome::ManifestConflict { chunks }) => (Status::Conflict, 0, chunks),
@@ -264,7 +268,6 @@ impl Service {
             Err(StoreError::StaleGeneration { current }) => (Status::StaleGeneration, current, Vec::new()),
             Err(error) => (status_of(&error), 0, Vec::new()),
         };
-        let lease_ms = if status == Status::MissingChunks { granted(0) } else { 0 };
         let mut rest = &places[..];
         loop {
             let (now, later) = rest.split_at(rest.len().min(FRAME_PLACES_MAX));

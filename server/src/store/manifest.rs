@@ -26,6 +26,9 @@ use crate::store::write::{JobThen, blocks_length};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct OpId(pub u64);
 
+/// Chunks of one manifest that are leased when it is published: what takes long under a lock is left out.
+const LEASED_ON_PUT_MAX: usize = 1 << 14;
+
 /// (namespace, name, generation of a manifest of role `Refs`).
 type Name = (u16, Vec<u8>, Option<u64>);
 
@@ -76,6 +79,9 @@ pub(super) struct ManifestOp<B> {
     ticket: Ticket,
     /// The store chose the generation.
     chosen: bool,
+    /// Its chunks were leased for so long, and it will be until then; 0: they were not.
+    lease_ms: u64,
+    leased: (ClientId, u64),
     meta: Meta,
     failed: Option<StoreError>,
     /// Before and after its record is written.
@@ -241,7 +247,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let namespace = self.namespaces.intern(put.namespace, &self.config)?;
         let generation = match self.next_generation(namespace, &put, body)? {
             Some(generation) => generation,
-            None => return Ok(put.generation.map(|generation| Outcome::ManifestStored { generation })),
+            None => {
+                let stored = |generation| Outcome::ManifestStored { generation, lease_ms: 0 };
+                return Ok(put.generation.map(stored));
+            }
         };
         let checked = match put.role {
             Role::Home => Checked { entries: Vec::new(), missing: Vec::new(), conflicts: Vec::new() },
@@ -258,8 +267,23 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             }
             return Ok(Some(Outcome::ManifestIncomplete { missing: checked.missing }));
         }
-        self.start_manifest(ticket, put, namespace, generation, body, checked.entries)?;
+        let lease_ms = self.lease_chunks(client, &checked.entries, put.lease_ms);
+        self.start_manifest((client, ticket), put, (namespace, generation, lease_ms), body, checked.entries)?;
         Ok(None)
+    }
+
+    /// Leases the chunks of a manifest that is about to be published, if they are not too many. Answers for how long.
+    //= MKV-PUT-7
+    fn lease_chunks(&mut self, client: ClientId, entries: &[EntryId], lease_ms: u64) -> u64 {
+        if entries.is_empty() || entries.len() > LEASED_ON_PUT_MAX {
+            return 0;
+        }
+        let lease_ms = self.config.lease_ms(lease_ms);
+        let until_ms = self.now_ms + lease_ms;
+        self.leases.expire(self.now_ms);
+        let leased = entries.iter().all(|id| self.leases.take(client, *id, until_ms).is_ok());
+        self.counters.leases_refused += u64::from(!leased);
+        if leased { lease_ms } else { 0 }
     }
 
     /// The generation to store; `None` when this very manifest is stored already.
@@ -313,10 +337,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn start_manifest(
         &mut self,
-        ticket: Ticket,
+        (client, ticket): (ClientId, Ticket),
         put: PutManifest<'_, B>,
-        namespace: u16,
-        generation: u64,
+        (namespace, generation, lease_ms): (u16, u64, u64),
         body: ValueInfo,
         entries: Vec<EntryId>,
     ) -> Result<(), StoreError> {
@@ -362,7 +385,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             chunks: entries.into(),
             after: 0,
         };
-        let op = ManifestOp { ticket, chosen: put.generation.is_none(), meta, failed: None, job: Some(job) };
+        let chosen = put.generation.is_none();
+        let leased = (client, self.now_ms + lease_ms);
+        let op = ManifestOp { ticket, chosen, lease_ms, leased, meta, failed: None, job: Some(job) };
         self.manifest_ops.insert(id, op);
         self.wait(needs, Then::ManifestRecord(id));
         Ok(())
@@ -454,7 +479,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let Some(op) = self.manifest_ops.get_mut(&id) else { return };
         op.failed = op.failed.take().or(failed);
         let (namespace, name, refs) = op.meta.name.clone();
-        let (generation, chosen) = (op.meta.generation, op.chosen);
+        let (generation, chosen, lease_ms) = (op.meta.generation, op.chosen, op.lease_ms);
         let lost = op.failed.is_some();
         let job = op.job.take();
         let current = self.manifests.names.get(&(namespace, name, refs)).copied();
@@ -468,7 +493,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             // One that chose no generation is as good as published and replaced at once.
             let ticket = op.ticket;
             self.withdraw_manifest(id, job);
-            return self.answer(ticket, Ok(Outcome::ManifestStored { generation }));
+            return self.answer(ticket, Ok(Outcome::ManifestStored { generation, lease_ms }));
         }
         if superseded {
             op.failed.get_or_insert(StoreError::StaleGeneration { current: stored });
@@ -484,12 +509,17 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let Some(mut op) = self.manifest_ops.remove(&id) else { return };
         op.meta.after = self.manifests.removals;
         let entry = self.make_visible(&job);
+        if lease_ms > 0 {
+            // Evicted before what it names could be, it would make no room. One lease too many is only no lease.
+            let (client, until_ms) = op.leased;
+            let _ = self.leases.take(client, entry, until_ms);
+        }
         for chunk in op.meta.chunks.iter() {
             self.touch(*chunk);
         }
         self.counters.manifests_put += 1;
         self.manifests.insert(entry, self.catalog.view(entry).tick, op.meta);
-        self.answer(op.ticket, Ok(Outcome::ManifestStored { generation }));
+        self.answer(op.ticket, Ok(Outcome::ManifestStored { generation, lease_ms }));
     }
 
     fn end_failed_manifest(&mut self, id: OpId, job: Option<Job<B>>) {

@@ -168,8 +168,8 @@ pub enum Outcome {
     PieceWritten,
     /// Durably gone.
     Deleted,
-    /// Visible and durable, as are all the chunks it names.
-    ManifestStored { generation: u64 },
+    /// Visible and durable, as are all the chunks it names, which are leased for so long; 0: they are not.
+    ManifestStored { generation: u64, lease_ms: u64 },
     /// Nothing was stored. `missing` are places in the list of chunks; the others were leased.
     ManifestIncomplete { missing: Vec<u32> },
     /// Nothing was stored: these chunks are stored with another length or checksum.

@@ -402,7 +402,8 @@ fn a_manifest_needs_its_chunks(world: &dyn World) {
     rig.put(b"c", &bytes(200_000, 1)).unwrap();
     //= MKV-PUT-1 test
     let stored = rig.put_manifest(b"m", &[b"a", b"b", b"c"], b"body");
-    assert_eq!(stored, Ok(Outcome::ManifestStored { generation: 1 }));
+    //= MKV-PUT-7 test
+    assert_eq!(stored, Ok(Outcome::ManifestStored { generation: 1, lease_ms: 10_000 }));
     assert_eq!(rig.get_manifest(b"m").as_deref(), Some(&b"body"[..]));
     let wrong = [ChunkRef { key: b"a", length: 4, checksum: None }];
     let other = [ChunkRef { key: b"a", length: 3, checksum: Some(Checksum::of_value(b"two")) }];
@@ -423,7 +424,7 @@ fn a_manifest_needs_its_chunks(world: &dyn World) {
     // An empty one is legal, again and again.
     for generation in 1..4 {
         let stored = rig.put_manifest(b"flush", &[], b"");
-        assert_eq!(stored, Ok(Outcome::ManifestStored { generation }));
+        assert_eq!(stored, Ok(Outcome::ManifestStored { generation, lease_ms: 0 }));
         assert_eq!(rig.get_manifest(b"flush").as_deref(), Some(&b""[..]));
     }
 }
@@ -488,12 +489,12 @@ fn generations_only_rise(world: &dyn World) {
     let mut rig = fresh(world);
     let put =
         |rig: &mut Rig, generation, body: &[u8]| rig.put_manifest_as(b"m", generation, Role::Both, &[], body);
-    assert_eq!(put(&mut rig, Some(5), b"five"), Ok(Outcome::ManifestStored { generation: 5 }));
+    assert_eq!(put(&mut rig, Some(5), b"five"), Ok(Outcome::ManifestStored { generation: 5, lease_ms: 0 }));
     //= MKV-PUT-5 test
-    assert_eq!(put(&mut rig, Some(5), b"five"), Ok(Outcome::ManifestStored { generation: 5 }));
+    assert_eq!(put(&mut rig, Some(5), b"five"), Ok(Outcome::ManifestStored { generation: 5, lease_ms: 0 }));
     assert_eq!(put(&mut rig, Some(5), b"other"), Err(StoreError::StaleGeneration { current: 5 }));
     assert_eq!(put(&mut rig, Some(4), b"four"), Err(StoreError::StaleGeneration { current: 5 }));
-    assert_eq!(put(&mut rig, None, b"six"), Ok(Outcome::ManifestStored { generation: 6 }));
+    assert_eq!(put(&mut rig, None, b"six"), Ok(Outcome::ManifestStored { generation: 6, lease_ms: 0 }));
     //= MKV-DELM-2 test
     let ticket = rig.ticket();
     rig.store.delete_manifest(0, ticket, b"ns", b"m", Slot::Published, Some(5));
@@ -514,7 +515,10 @@ fn generations_only_rise(world: &dyn World) {
         rig.store.put_manifest(0, CLIENT, *ticket, put);
     }
     for (index, ticket) in tickets.into_iter().enumerate() {
-        assert_eq!(rig.end(ticket), Ok(Outcome::ManifestStored { generation: 7 + index as u64 }));
+        assert_eq!(
+            rig.end(ticket),
+            Ok(Outcome::ManifestStored { generation: 7 + index as u64, lease_ms: 0 })
+        );
     }
     assert_eq!(rig.get_manifest(b"m").as_deref(), Some(&[4][..]));
 }

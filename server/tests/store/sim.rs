@@ -464,7 +464,7 @@ impl World {
             ) => {}
             (Asked::Delete { .. } | Asked::DeleteManifest { .. }, Err(StoreError::DeviceFailed { .. }))
                 if self.faults => {}
-            (Asked::Manifest { name, session }, Ok(Outcome::ManifestStored { generation })) => {
+            (Asked::Manifest { name, session }, Ok(Outcome::ManifestStored { generation, .. })) => {
                 assert_eq!(generation, session.generation);
                 let model = &mut self.names[name];
                 model.pending.remove(&generation);
