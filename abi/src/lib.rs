@@ -3,7 +3,8 @@
 //! - [`ffi`]: the table and its functions, the boundary where C's pointers become slices;
 //! - [`code`]: the return codes;
 //! - `store`: what an open handle does, in safe Rust over [`memkv_client`];
-//! - `buffer` and `prefetch`: chunks on their way in and out.
+//! - `buffer` and `prefetch`: chunks on their way in and out;
+//! - `stored`: chunks that need not be sent or copied again.
 //!
 //! Invariants: nothing unwinds or aborts across the boundary; a handle used after `close`, or in a child after
 //! `fork`, is answered with a code; a chunk that `put_chunk` took stays readable through its handle until the
@@ -20,3 +21,4 @@ pub mod ffi;
 mod log;
 mod prefetch;
 mod store;
+mod stored;

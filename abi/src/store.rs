@@ -5,11 +5,13 @@
 //! manifest is a flush; any other one references nothing. Whoever can read a manifest can read every chunk put before it
 //! through the same handle: so chunks that it does not list are written before it is published.
 //!
+//! A chunk that the server has leased to this handle is not copied when it is put again (see `stored`).
+//!
 //! No lock is held while the server is waited for, but `flushing`, which only those wait for who flush too.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memkv_client::blocking::Client;
 use memkv_client::{Buf, BufMut, Config, Error, Published, PutItem, Reference};
@@ -22,6 +24,7 @@ use crate::cbuf::Malloced;
 use crate::code::Failure;
 use crate::log::{self, Level};
 use crate::prefetch::{PREFETCH_SIZE_BYTES_MAX, Prefetched};
+use crate::stored::{self, Stored, Term};
 
 /// A chunk's limit: that of a value.
 pub(crate) const CHUNK_SIZE_BYTES_MAX: usize = VALUE_SIZE_BYTES_MAX as usize;
@@ -59,6 +62,15 @@ pub(crate) struct Store {
     prefetched: Mutex<Prefetched>,
     /// How long the chunks are that the manifest read last lists: known lengths save a round trip on the same host.
     lengths: Mutex<HashMap<Hash, u32>>,
+    /// What the server has, and keeps for now.
+    stored: Mutex<Remembered>,
+}
+
+/// What is remembered of the server, until a connection to it is lost.
+#[derive(Debug, Default)]
+struct Remembered {
+    stored: Stored,
+    connections_lost: u64,
 }
 
 impl Store {
@@ -86,6 +98,7 @@ impl Store {
             flushing: Mutex::new(()),
             prefetched: Mutex::new(Prefetched::default()),
             lengths: Mutex::new(HashMap::new()),
+            stored: Mutex::default(),
         })
     }
 
@@ -118,6 +131,9 @@ impl Store {
             if let Some(known) = buffer.known(&hash) {
                 // Chunks never change: the same hash is the same chunk.
                 return if known.size_bytes == data.len() { Ok(()) } else { Err(Failure::Conflict) };
+            }
+            if let Some(chunk) = self.remembered(|stored| stored.sure(&hash, Instant::now())) {
+                return if chunk.size_bytes == data.len() as u64 { Ok(()) } else { Err(Failure::Conflict) };
             }
             if buffer.has_room(data.len()) {
                 return buffer.put(self.client.pool(), hash, data);
@@ -226,8 +242,10 @@ impl Store {
         let references: Vec<_> = chunks.iter().map(Named::reference).collect();
         let body = self.copied(blob)?;
         for _ in 0..=PUT_MANIFEST_RETRIES_MAX {
+            let sent = self.sending();
             match self.client.publish(name, &references, &body)? {
-                Published::Committed { .. } => {
+                Published::Committed { lease_ms, .. } => {
+                    self.learn(sent, lease_ms, chunks.iter().map(Named::stored));
                     let mut buffer = lock(&self.buffer);
                     chunks.iter().for_each(|chunk| buffer.remove(&chunk.hash));
                     return Ok(());
@@ -236,7 +254,10 @@ impl Store {
                     let missing: Vec<_> = missing.iter().map(|&place| &chunks[place as usize]).collect();
                     self.write(&self.client, &self.ready(&missing)?)?;
                 }
-                Published::Conflict { .. } => return Err(Failure::Conflict),
+                Published::Conflict { .. } => {
+                    lock(&self.stored).stored.forget_all();
+                    return Err(Failure::Conflict);
+                }
                 // Others publish under this name, again and again.
                 Published::Stale { .. } => return Err(Failure::Conflict),
             }
@@ -246,7 +267,7 @@ impl Store {
 
     /// The chunks that a manifest lists, each once, with what the buffer knows of them.
     fn named(&self, manifest: &ManifestBlob<'_>) -> Result<Vec<Named>, Failure> {
-        let buffer = lock(&self.buffer);
+        let (buffer, remembered) = (lock(&self.buffer), lock(&self.stored));
         let mut seen = HashSet::new();
         let mut named = Vec::new();
         for (hash, chunk) in manifest.chunks() {
@@ -258,33 +279,74 @@ impl Store {
             if known.is_some_and(|known| known.size_bytes != chunk.length as usize) {
                 return Err(Failure::Conflict);
             }
+            let size_bytes = u64::from(chunk.length);
+            let stored = remembered.stored.remembered(&hash).filter(|chunk| chunk.size_bytes == size_bytes);
             let checksum = known.map(|known| known.checksum);
-            named.push(Named { hash, size_bytes: u64::from(chunk.length), checksum });
+            let checksum = checksum.or(stored.and_then(|chunk| chunk.checksum));
+            named.push(Named { hash, size_bytes, checksum, buffered: known.is_some() });
         }
         Ok(named)
     }
 
+    /// Looks at what is remembered of the server, if it can still be relied on.
+    fn remembered<T>(&self, see: impl FnOnce(&Stored) -> Option<T>) -> Option<T> {
+        let mut remembered = lock(&self.stored);
+        let connections_lost = self.client.counters().connections_lost;
+        if remembered.connections_lost != connections_lost {
+            remembered.connections_lost = connections_lost;
+            remembered.stored.forget_all();
+        }
+        see(&remembered.stored)
+    }
+
+    /// A request is about to be made, whose reply may grant leases.
+    fn sending(&self) -> (Instant, u64) {
+        (Instant::now(), self.client.counters().connections_lost)
+    }
+
+    /// Remembers chunks that were leased by the reply to a request; not if it may have gone to a server that is gone.
+    fn learn(
+        &self,
+        (sent, connections_lost): (Instant, u64),
+        lease_ms: u32,
+        chunks: impl ExactSizeIterator<Item = (Hash, stored::Chunk)>,
+    ) {
+        if lease_ms == 0 || self.client.counters().connections_lost != connections_lost {
+            return;
+        }
+        let mut remembered = lock(&self.stored);
+        if remembered.connections_lost != connections_lost {
+            remembered.connections_lost = connections_lost;
+            remembered.stored.forget_all();
+        }
+        remembered.stored.learn(chunks, Instant::now(), Term::new(sent, lease_ms));
+    }
+
     pub fn get_manifest(&self, name: &[u8]) -> Result<Malloced, Failure> {
+        let sent = self.sending();
         let stored = self.client.get_manifest(name, 0)?.ok_or(Failure::NotFound)?;
         let mut copy = Malloced::new(stored.body.size_bytes() as usize)?;
         stored.body.parts().for_each(|part| copy.push(part));
         let mut parts = stored.body.parts();
         if let (Some(blob), None) = (parts.next(), parts.next()) {
-            self.learn_lengths(blob);
+            self.learn_chunks(blob, sent, stored.lease_ms);
         }
         Ok(copy)
     }
 
-    /// Keeps in mind how long a manifest's chunks are, if it says so.
-    fn learn_lengths(&self, blob: &[u8]) {
+    /// Keeps in mind how long a manifest's chunks are, if it says so, and that they are stored.
+    fn learn_chunks(&self, blob: &[u8], sent: (Instant, u64), lease_ms: u32) {
         let Ok(manifest) = ManifestBlob::decode(blob) else { return };
+        let listed = manifest.chunks().take(LENGTHS_MAX);
+        let chunks: Vec<_> =
+            listed.filter_map(|(hash, chunk)| Some((Hash::new(hash).ok()?, chunk.length))).collect();
+        let stored = |(hash, length): &(Hash, u32)| {
+            (*hash, stored::Chunk { size_bytes: u64::from(*length), checksum: None })
+        };
+        self.learn(sent, lease_ms, chunks.iter().map(stored));
         let mut lengths = lock(&self.lengths);
         lengths.clear();
-        for (hash, chunk) in manifest.chunks().take(LENGTHS_MAX) {
-            if let Ok(hash) = Hash::new(hash) {
-                lengths.insert(hash, chunk.length);
-            }
-        }
+        lengths.extend(chunks);
     }
 
     pub fn delete_manifest(&self, name: &[u8]) -> Result<(), Failure> {
@@ -383,15 +445,18 @@ impl Store {
     }
 
     /// What is buffered of these chunks, for sending. One that was buffered when its manifest was put, and is not any more, was
-    /// stored by another thread after the server looked; one that was not is nowhere.
+    /// stored by another thread after the server looked; one that was not is nowhere, whatever was remembered of it.
     fn ready(&self, missing: &[&Named]) -> Result<Vec<Ready>, Failure> {
         let mut buffer = lock(&self.buffer);
         let mut ready = Vec::with_capacity(missing.len());
         for chunk in missing {
             match buffer.ready(&chunk.hash) {
                 Some(chunk) => ready.push(chunk),
-                None if chunk.checksum.is_some() => {}
-                None => return Err(Failure::MissingChunk),
+                None if chunk.buffered => {}
+                None => {
+                    lock(&self.stored).stored.forget_all();
+                    return Err(Failure::MissingChunk);
+                }
             }
         }
         Ok(ready)
@@ -430,13 +495,19 @@ impl Ready {
 struct Named {
     hash: Hash,
     size_bytes: u64,
-    /// There if the chunk was buffered when the manifest was put.
+    /// There if this handle had the chunk's bytes lately.
     checksum: Option<checksum::Checksum>,
+    /// When the manifest was put.
+    buffered: bool,
 }
 
 impl Named {
     fn reference(&self) -> Reference<'_> {
         Reference { key: self.hash.as_bytes(), length: self.size_bytes, checksum: self.checksum.as_ref() }
+    }
+
+    fn stored(&self) -> (Hash, stored::Chunk) {
+        (self.hash, stored::Chunk { size_bytes: self.size_bytes, checksum: self.checksum })
     }
 }
 

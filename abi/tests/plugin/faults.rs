@@ -3,7 +3,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kv_store_memkv::code::{KV_STORE_CLOSED, KV_STORE_OK, KV_STORE_UNAVAILABLE};
+use kv_store_memkv::code::{
+    KV_STORE_CLOSED, KV_STORE_MISSING_CHUNK, KV_STORE_NOT_FOUND, KV_STORE_OK, KV_STORE_UNAVAILABLE,
+};
 
 use crate::library::{self, Store};
 use crate::server::{KEY, Server, skip};
@@ -34,6 +36,34 @@ fn a_handle_survives_its_server() {
     for (hash, chunk) in session.hashes.iter().zip(&session.chunks) {
         assert!(other.get(hash).as_ref() == Ok(chunk));
     }
+}
+
+/// What a handle left out because the server had it, the server lost: nothing is published, and the next attempt is whole.
+#[test]
+fn a_server_that_lost_its_chunks_is_believed() {
+    let Some(mut server) = Server::start("a_server_that_lost_its_chunks_is_believed") else { return };
+    let store = Store::open(&server.uri("ns"));
+    let session = Session::new(2, 0, &[5000; 4]);
+    let put_all = || {
+        for (hash, chunk) in session.hashes.iter().zip(&session.chunks) {
+            assert_eq!(store.put(hash, chunk), KV_STORE_OK);
+        }
+    };
+    put_all();
+    assert_eq!(store.put_manifest("session", &session.manifest), KV_STORE_OK);
+    put_all();
+    server.kill();
+    server.start_empty();
+    assert_eq!(store.put_manifest("session", &session.manifest), KV_STORE_MISSING_CHUNK);
+    assert_eq!(Store::open(&server.uri("ns")).manifest("session"), Err(KV_STORE_NOT_FOUND));
+    put_all();
+    assert_eq!(store.put_manifest("session", &session.manifest), KV_STORE_OK);
+    // Put after the connection was lost, it is not left out in the first place.
+    server.kill();
+    server.start_empty();
+    assert_eq!(store.manifest("session"), Err(KV_STORE_NOT_FOUND));
+    put_all();
+    assert_eq!(store.put_manifest("session", &session.manifest), KV_STORE_OK);
 }
 
 /// Killed and started again while eight threads save: every save that was acknowledged is there, whole.

@@ -116,6 +116,29 @@ fn other_bytes_under_a_hash_are_a_conflict() {
     assert_eq!(other.put_manifest("name", &blob(&session.hashes, &changed)), KV_STORE_CONFLICT);
 }
 
+/// A put of what the server has leased to the handle changes nothing, and its bytes are not looked at.
+#[test]
+fn a_chunk_that_was_just_published_is_not_taken_again() {
+    let Some(server) = Server::start("a_chunk_that_was_just_published_is_not_taken_again") else { return };
+    let (store, other) = (Store::open(&server.uri("ns")), Store::open(&server.uri("ns")));
+    let session = Session::new(13, 0, &[5000, 6000]);
+    save(&store, "name", &session);
+    restore(&other, "name", &session);
+    for (name, store) in [("again", &store), ("elsewhere", &other)] {
+        let longer = [&session.chunks[0][..], &[0]].concat();
+        assert_eq!(store.put(&session.hashes[0], &longer), KV_STORE_CONFLICT);
+        assert_eq!(
+            store.put(&session.hashes[0], &vec![0; 5000]),
+            KV_STORE_OK,
+            "as if it were the same chunk"
+        );
+        assert_eq!(store.put_manifest(name, &session.manifest), KV_STORE_OK);
+        assert!(store.get(&session.hashes[0]).as_ref() == Ok(&session.chunks[0]));
+        restore(store, name, &session);
+    }
+    assert_eq!(server.counter("values_stored"), 2);
+}
+
 #[test]
 fn flushing_makes_puts_visible_again_and_again() {
     let Some(server) = Server::start("flushing_makes_puts_visible_again_and_again") else { return };

@@ -64,6 +64,12 @@ impl Server {
         self.child.wait().expect("it was running");
     }
 
+    /// Starts a killed server anew, with nothing stored.
+    pub fn start_empty(&mut self) {
+        std::fs::remove_dir_all(self.data.path().join("data")).expect("what the server left");
+        self.start_again();
+    }
+
     /// Starts a killed server on what it left behind, where it was.
     pub fn start_again(&mut self) {
         let binary = binary().expect("it was there before");
