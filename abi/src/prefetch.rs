@@ -1,9 +1,12 @@
 //! Chunks that were asked for together and are taken one by one.
 //!
-//! Owns at most [`PREFETCH_SIZE_BYTES_MAX`] bytes; the oldest go first when more come. A chunk is taken once: engines
-//! restore each one once, and a second `get_chunk` asks the server.
+//! They come in the background, in groups, while the first of them are taken: whoever wants one that is on its way waits for it,
+//! and not for the others. Owns at most [`PREFETCH_SIZE_BYTES_MAX`] bytes; the oldest go first when more come. A chunk is taken
+//! once: engines restore each one once, and a second `get_chunk` asks the server. Invariant: a chunk is on its way only
+//! while a [`Fetch`] lists it, so that nobody waits for what nobody reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use memkv_client::Value;
 
@@ -11,9 +14,143 @@ use crate::buffer::Hash;
 
 /// The most bytes that wait to be taken.
 pub(crate) const PREFETCH_SIZE_BYTES_MAX: u64 = 256 << 20;
+/// Bytes that are asked for at a time: few enough that the first of them come early.
+const GROUP_SIZE_BYTES: u64 = 1 << 20;
+const GROUP_CHUNKS_MAX: usize = 512;
+
+/// What is on its way, and what came. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Prefetch(Arc<Shared>);
 
 #[derive(Debug, Default)]
-pub(crate) struct Prefetched {
+struct Shared {
+    state: Mutex<State>,
+    /// Something came, or will not.
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    came: Prefetched,
+    coming: HashSet<Hash>,
+}
+
+/// A chunk that is wanted, and its length.
+pub(crate) type Wanted = (Hash, u64);
+
+/// Groups of chunks that several tasks read, one group each at a time.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    prefetch: Prefetch,
+    groups: Mutex<VecDeque<Vec<Wanted>>>,
+}
+
+impl Prefetch {
+    /// Whether it came or is on its way.
+    pub fn has(&self, hash: &Hash) -> bool {
+        let state = self.lock();
+        state.came.contains(hash) || state.coming.contains(hash)
+    }
+
+    /// Takes a chunk, after waiting for it if it is on its way. `None`: it is to be asked for.
+    pub fn take(&self, hash: &Hash) -> Option<Value> {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = state.came.take(hash) {
+                return Some(value);
+            }
+            if !state.coming.contains(hash) {
+                return None;
+            }
+            state = self.0.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Chunks to be read now, as many as may wait, in the order in which they are wanted. Those that are here are left out.
+    pub fn begin(&self, wanted: impl IntoIterator<Item = Wanted>) -> Fetch {
+        let mut state = self.lock();
+        let (mut groups, mut total_bytes) = (VecDeque::new(), 0);
+        let (mut group, mut group_bytes) = (Vec::new(), 0);
+        for (hash, size_bytes) in wanted {
+            if total_bytes + size_bytes > PREFETCH_SIZE_BYTES_MAX {
+                break;
+            }
+            if state.came.contains(&hash) || !state.coming.insert(hash) {
+                continue;
+            }
+            total_bytes += size_bytes;
+            group.push((hash, size_bytes));
+            group_bytes += size_bytes;
+            if group_bytes >= GROUP_SIZE_BYTES || group.len() == GROUP_CHUNKS_MAX {
+                groups.push_back(std::mem::take(&mut group));
+                group_bytes = 0;
+            }
+        }
+        groups.extend((!group.is_empty()).then_some(group));
+        Fetch { prefetch: self.clone(), groups: Mutex::new(groups) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetch {
+    /// The next group that nobody reads yet. It is on its way until this is dropped.
+    pub fn next(&self) -> Option<Group<'_>> {
+        let wanted = self.groups().pop_front()?;
+        Some(Group { prefetch: &self.prefetch, wanted })
+    }
+
+    pub fn len(&self) -> usize {
+        self.groups().len()
+    }
+
+    fn groups(&self) -> MutexGuard<'_, VecDeque<Vec<Wanted>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Fetch {
+    /// What nobody has begun is not on its way any more.
+    fn drop(&mut self) {
+        while self.next().is_some() {}
+    }
+}
+
+/// Chunks that are being read.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    prefetch: &'a Prefetch,
+    pub wanted: Vec<Wanted>,
+}
+
+impl Group<'_> {
+    /// These came; what failed is asked for again, alone, when it is wanted.
+    pub fn came(self, values: impl Iterator<Item = Option<Value>>) {
+        let mut state = self.prefetch.lock();
+        for ((hash, _), value) in self.wanted.iter().zip(values) {
+            if let Some(value) = value {
+                state.came.add(*hash, value);
+            }
+        }
+    }
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        let mut state = self.prefetch.lock();
+        for (hash, _) in &self.wanted {
+            state.coming.remove(hash);
+        }
+        self.prefetch.0.news.notify_all();
+    }
+}
+
+// ------------------------------------------------------------------------------------------ what came
+
+#[derive(Debug, Default)]
+struct Prefetched {
     values: HashMap<Hash, (u64, Value)>,
     order: VecDeque<(u64, Hash)>,
     added: u64,
@@ -21,11 +158,11 @@ pub(crate) struct Prefetched {
 }
 
 impl Prefetched {
-    pub fn contains(&self, hash: &Hash) -> bool {
+    fn contains(&self, hash: &Hash) -> bool {
         self.values.contains_key(hash)
     }
 
-    pub fn add(&mut self, hash: Hash, value: Value) {
+    fn add(&mut self, hash: Hash, value: Value) {
         self.add_within(hash, value, PREFETCH_SIZE_BYTES_MAX);
     }
 
@@ -43,7 +180,7 @@ impl Prefetched {
         }
     }
 
-    pub fn take(&mut self, hash: &Hash) -> Option<Value> {
+    fn take(&mut self, hash: &Hash) -> Option<Value> {
         let (_, value) = self.values.remove(hash)?;
         self.size_bytes -= value.size_bytes();
         // What was taken is forgotten in the order too, from the front and at the latest when nothing is left.
@@ -64,6 +201,31 @@ impl Prefetched {
 mod tests {
     use super::*;
     use memkv_client::Buf;
+
+    #[test]
+    fn whoever_waits_gets_what_comes_or_is_told_that_nothing_will() {
+        let prefetch = Prefetch::default();
+        let size_bytes = GROUP_SIZE_BYTES / 2;
+        let fetch = prefetch.begin((0..5).chain(0..2).map(|seed| (hash(seed), size_bytes)));
+        assert_eq!(fetch.len(), 3, "two chunks make a group, and none is read twice");
+        assert_eq!(prefetch.begin([(hash(4), 1)]).len(), 0, "it is on its way already");
+        std::thread::scope(|scope| {
+            let wait = |seed| {
+                let prefetch = &prefetch;
+                scope.spawn(move || prefetch.take(&hash(seed)).map(|value| value.size_bytes()))
+            };
+            let waiting: Vec<_> = (0..5).map(wait).collect();
+            let first = fetch.next().expect("a group");
+            first.came([Some(value(3)), None].into_iter());
+            drop(fetch.next().expect("a group that fails"));
+            drop(fetch);
+            let taken: Vec<_> = waiting.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+            assert_eq!(taken, [Some(3), None, None, None, None]);
+        });
+        assert!(!prefetch.has(&hash(0)) && prefetch.lock().coming.is_empty());
+        let too_much = prefetch.begin((0..9).map(|seed| (hash(seed), PREFETCH_SIZE_BYTES_MAX / 4)));
+        assert_eq!(too_much.len(), 4);
+    }
 
     fn value(size_bytes: usize) -> Value {
         Value::from(Buf::copy_of(&vec![7; size_bytes]).expect("a small buffer"))

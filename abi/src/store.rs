@@ -9,8 +9,8 @@
 //!
 //! No lock is held while the server is waited for, but `flushing`, which only those wait for who flush too.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memkv_client::blocking::Client;
@@ -23,7 +23,7 @@ use crate::buffer::{BUFFER_SIZE_BYTES_MAX, Hash, PutBuffer, Ready};
 use crate::cbuf::Malloced;
 use crate::code::Failure;
 use crate::log::{self, Level};
-use crate::prefetch::{PREFETCH_SIZE_BYTES_MAX, Prefetched};
+use crate::prefetch::{Prefetch, Wanted};
 use crate::stored::{self, Stored, Term};
 
 /// A chunk's limit: that of a value.
@@ -42,12 +42,8 @@ const WARM_MIB: usize = 4;
 /// A page costs microseconds once, so whoever restores a large session first thing had better say its size.
 const WARM_VARIABLE: &str = "MEMKV_WARM_MIB";
 const WARM_MIB_MAX: usize = RECEIVE_SIZE_BYTES_MAX >> 21;
-/// Chunks that are prefetched with the first request, and with later ones as many as make up about so many bytes.
-const PREFETCH_FIRST: usize = 256;
-const PREFETCH_GROUP_MAX: usize = 512;
-const PREFETCH_GROUP_SIZE_BYTES: u64 = 64 << 20;
-/// Chunks whose length is kept in mind.
-const LENGTHS_MAX: usize = 1 << 16;
+/// Requests of one prefetch that are under way at a time: enough to keep the server busy while the engine takes what came.
+const PREFETCH_TASKS_MAX: usize = 4;
 /// A chunk that is written past the buffer may take a second for each so many bytes, beside what any call may take.
 const WRITE_SIZE_BYTES_PER_S: usize = 10 << 20;
 /// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
@@ -59,9 +55,7 @@ pub(crate) struct Store {
     buffer: Mutex<PutBuffer>,
     /// Held by whoever writes everything that is buffered.
     flushing: Mutex<()>,
-    prefetched: Mutex<Prefetched>,
-    /// How long the chunks are that the manifest read last lists: known lengths save a round trip on the same host.
-    lengths: Mutex<HashMap<Hash, u32>>,
+    prefetch: Prefetch,
     /// What the server has, and keeps for now.
     stored: Mutex<Remembered>,
 }
@@ -96,8 +90,7 @@ impl Store {
             client,
             buffer: Mutex::new(PutBuffer::new()),
             flushing: Mutex::new(()),
-            prefetched: Mutex::new(Prefetched::default()),
-            lengths: Mutex::new(HashMap::new()),
+            prefetch: Prefetch::default(),
             stored: Mutex::default(),
         })
     }
@@ -158,8 +151,7 @@ impl Store {
         if let Some(copy) = lock(&self.buffer).copy(&hash) {
             return copy;
         }
-        let prefetched = lock(&self.prefetched).take(&hash);
-        let value = match prefetched {
+        let value = match self.prefetch.take(&hash) {
             Some(value) => value,
             None => self.client.get(hash.as_bytes())?.ok_or(Failure::NotFound)?,
         };
@@ -168,49 +160,52 @@ impl Store {
         Ok(copy)
     }
 
-    /// Reads chunks together, for `get_chunk` to find. Chunks that are not stored are no failure here.
+    /// Begins to read chunks together, for `get_chunk` to find or to wait for. Chunks that are not stored are no failure here.
     pub fn prefetch_chunks(&self, hashes: &[u8], hash_size_bytes: usize) -> Result<(), Failure> {
         let mut wanted = Vec::new();
         {
-            let (buffer, prefetched) = (lock(&self.buffer), lock(&self.prefetched));
-            let mut seen = HashSet::new();
+            let buffer = lock(&self.buffer);
             for hash in hashes.chunks_exact(hash_size_bytes) {
                 let hash = Hash::new(hash)?;
-                if !buffer.contains(&hash) && !prefetched.contains(&hash) && seen.insert(hash) {
-                    wanted.push(hash);
+                if !buffer.contains(&hash) && !self.prefetch.has(&hash) {
+                    wanted.push((hash, 0));
                 }
             }
         }
-        // How long the chunks are is known only when they came: the next request asks for as many as fit.
-        let (mut rest, mut count, mut received_bytes) = (&wanted[..], PREFETCH_FIRST, 0);
-        while !rest.is_empty() && received_bytes < PREFETCH_SIZE_BYTES_MAX {
-            let (group, later) = rest.split_at(count.min(rest.len()));
-            let group_bytes = self.prefetch_group(group)?;
-            received_bytes += group_bytes;
-            let average_bytes = (group_bytes / group.len() as u64).max(1);
-            count = (PREFETCH_GROUP_SIZE_BYTES / average_bytes).clamp(1, PREFETCH_GROUP_MAX as u64) as usize;
-            rest = later;
+        self.find_lengths(&mut wanted)?;
+        wanted.retain(|(_, size_bytes)| *size_bytes > 0);
+        let fetch = Arc::new(self.prefetch.begin(wanted));
+        for _ in 0..fetch.len().min(PREFETCH_TASKS_MAX) {
+            let (client, fetch) = (self.client.client().clone(), Arc::clone(&fetch));
+            self.client.spawn(async move {
+                while let Some(group) = fetch.next() {
+                    let keys: Vec<&[u8]> = group.wanted.iter().map(|(hash, _)| hash.as_bytes()).collect();
+                    let lengths: Vec<u64> = group.wanted.iter().map(|(_, size_bytes)| *size_bytes).collect();
+                    let Ok(values) = client.get_many_expecting(&keys, &lengths).await else { return };
+                    group.came(values.into_iter().map(|value| value.ok().flatten()));
+                }
+            });
         }
         Ok(())
     }
 
-    fn prefetch_group(&self, group: &[Hash]) -> Result<u64, Failure> {
-        let keys: Vec<&[u8]> = group.iter().map(Hash::as_bytes).collect();
-        let lengths: Vec<u64> = {
-            let known = lock(&self.lengths);
-            group.iter().map(|hash| known.get(hash).copied().unwrap_or(0).into()).collect()
-        };
-        let values = self.client.get_many_expecting(&keys, &lengths)?;
-        let mut received_bytes = 0;
-        let mut prefetched = lock(&self.prefetched);
-        for (hash, value) in group.iter().zip(values) {
-            // What failed is asked for again, alone, when it is wanted.
-            if let Ok(Some(value)) = value {
-                received_bytes += value.size_bytes();
-                prefetched.add(*hash, value);
+    /// How long chunks are: as their manifest says, or as the server does; 0 for those that are not stored.
+    fn find_lengths(&self, wanted: &mut [Wanted]) -> Result<(), Failure> {
+        {
+            let remembered = lock(&self.stored);
+            for (hash, size_bytes) in wanted.iter_mut() {
+                *size_bytes = remembered.stored.remembered(hash).map_or(0, |chunk| chunk.size_bytes);
             }
         }
-        Ok(received_bytes)
+        let mut unknown: Vec<_> = wanted.iter_mut().filter(|(_, size_bytes)| *size_bytes == 0).collect();
+        for group in unknown.chunks_mut(BATCH_ITEMS_MAX as usize) {
+            let keys: Vec<&[u8]> = group.iter().map(|(hash, _)| hash.as_bytes()).collect();
+            let lengths = self.client.exists(&keys)?;
+            for ((_, size_bytes), length) in group.iter_mut().zip(lengths) {
+                *size_bytes = length;
+            }
+        }
+        Ok(())
     }
 
     // --------------------------------------------------------------------------------------- manifests
@@ -334,19 +329,17 @@ impl Store {
         Ok(copy)
     }
 
-    /// Keeps in mind how long a manifest's chunks are, if it says so, and that they are stored.
+    /// Keeps in mind how long a manifest's chunks are, if it says so, and that they are stored: known lengths save a round trip when
+    /// they are read.
     fn learn_chunks(&self, blob: &[u8], sent: (Instant, u64), lease_ms: u32) {
         let Ok(manifest) = ManifestBlob::decode(blob) else { return };
-        let listed = manifest.chunks().take(LENGTHS_MAX);
+        let listed = manifest.chunks().take(stored::CHUNKS_MAX);
         let chunks: Vec<_> =
             listed.filter_map(|(hash, chunk)| Some((Hash::new(hash).ok()?, chunk.length))).collect();
         let stored = |(hash, length): &(Hash, u32)| {
             (*hash, stored::Chunk { size_bytes: u64::from(*length), checksum: None })
         };
         self.learn(sent, lease_ms, chunks.iter().map(stored));
-        let mut lengths = lock(&self.lengths);
-        lengths.clear();
-        lengths.extend(chunks);
     }
 
     pub fn delete_manifest(&self, name: &[u8]) -> Result<(), Failure> {

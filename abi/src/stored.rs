@@ -15,7 +15,7 @@ use memkv_wire::checksum::Checksum;
 use crate::buffer::Hash;
 
 /// Chunks that are remembered.
-const CHUNKS_MAX: usize = 1 << 16;
+pub(crate) const CHUNKS_MAX: usize = 1 << 16;
 
 /// A chunk that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -102,6 +102,11 @@ impl Client {
         self.background.runtime.block_on(future)
     }
 
+    /// Runs a future on the background thread, which nobody waits for. It is dropped with the last clone of the client.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.background.runtime.spawn(future);
+    }
+
     /// See [`crate::Client::buffer`].
     pub fn buffer(&self, size_bytes: usize) -> Result<BufMut, Error> {
         self.wait(self.client.buffer(size_bytes))
