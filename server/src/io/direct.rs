@@ -98,6 +98,10 @@ impl Device for UringDevice {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
         self.check(offset, into.len() as u64)?;
+        // The caller waits in any case: for what the page cache has, another thread would cost more than the copy.
+        if self.mode == Mode::Cached {
+            return super::file::read_exact(&self.file, offset, into);
+        }
         if self.may_lend(into) {
             return self.ring.run(Action::Read { offset, into, fixed: false });
         }

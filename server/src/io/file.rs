@@ -86,14 +86,7 @@ impl Device for FileDevice {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
         self.check(offset, into.len() as u64)?;
-        match self.file.read_exact_at(into, offset) {
-            Ok(()) => Ok(()),
-            // The file was cut short under us.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Err(IoError::Short { done: 0, asked: into.len() as u64 })
-            }
-            Err(error) => Err(error.into()),
-        }
+        read_exact(&self.file, offset, into)
     }
 
     fn write(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
@@ -142,6 +135,18 @@ impl Device for FileDevice {
     #[cfg(not(target_os = "linux"))]
     fn discard(&self, _ranges: &[(u64, u64)]) -> Result<(), IoError> {
         Ok(())
+    }
+}
+
+/// Fills the buffer from a file.
+pub(super) fn read_exact(file: &File, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+    match file.read_exact_at(into, offset) {
+        Ok(()) => Ok(()),
+        // The file was cut short under us.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(IoError::Short { done: 0, asked: into.len() as u64 })
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
