@@ -8,7 +8,14 @@ use plotters::prelude::*;
 use crate::size::Size;
 use crate::values::Figure;
 
-const SIZE_PIXELS: (u32, u32) = (960, 1000);
+const SIZE_PIXELS: (u32, u32) = (1100, 1000);
+const MARGIN_PIXELS: u32 = 12;
+const LABELS_PIXELS: u32 = 60;
+/// The names of the series stand beside the plot, where no line is under them.
+const NAMES_PIXELS: u32 = 230;
+const PLOT_PIXELS: u32 = SIZE_PIXELS.0 - MARGIN_PIXELS - LABELS_PIXELS - NAMES_PIXELS;
+/// Of the lines between those that have a number.
+const FAINT: RGBAColor = RGBAColor(0, 0, 0, 0.05);
 /// Told apart by people who see colours differently (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
@@ -69,14 +76,16 @@ fn draw<'a>(all: &[Series], text: &'a mut String) -> Drawn<'a> {
     let fastest = points().map(|point| point.1).fold(0.1, f64::max);
     let mut chart = ChartBuilder::on(&above)
         .caption("throughput, GB/s", ("sans-serif", 20))
-        .margin(12)
+        .margin(MARGIN_PIXELS)
+        .margin_right(NAMES_PIXELS)
         .x_label_area_size(36)
-        .y_label_area_size(60)
+        .y_label_area_size(LABELS_PIXELS)
         .build_cartesian_2d(sizes.clone().log_scale().base(2.0), 0.0..fastest * 1.1)?;
     chart
         .configure_mesh()
         .x_desc("size of a value")
         .x_label_formatter(&|size| Size(size.round() as u64).to_string())
+        .light_line_style(FAINT)
         .draw()?;
     for (series, colour) in all.iter().zip(COLOURS.iter().cycle()) {
         let line = series.points.iter().map(|point| (point.0, point.1));
@@ -85,7 +94,8 @@ fn draw<'a>(all: &[Series], text: &'a mut String) -> Drawn<'a> {
             .label(&series.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    let beside = SeriesLabelPosition::Coordinate((PLOT_PIXELS + MARGIN_PIXELS) as i32, 0);
+    chart.configure_series_labels().position(beside).background_style(WHITE).draw()?;
     draw_latencies(all, &below, sizes)?;
     root.present()
 }
@@ -100,14 +110,17 @@ fn draw_latencies<'a>(
     let most = points().map(|point| point.3).fold(least, f64::max);
     let mut chart = ChartBuilder::on(area)
         .caption("latency of an operation, us: p50, and dotted p99", ("sans-serif", 20))
-        .margin(12)
+        .margin(MARGIN_PIXELS)
+        .margin_right(NAMES_PIXELS)
         .x_label_area_size(36)
-        .y_label_area_size(60)
+        .y_label_area_size(LABELS_PIXELS)
         .build_cartesian_2d(sizes.log_scale().base(2.0), (least / 1.5..most * 1.5).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("size of a value")
         .x_label_formatter(&|size| Size(size.round() as u64).to_string())
+        .y_label_formatter(&|latency_us| format!("{latency_us:.0}"))
+        .light_line_style(FAINT)
         .draw()?;
     for (series, colour) in all.iter().zip(COLOURS.iter().cycle()) {
         let middle = series.points.iter().map(|point| (point.0, point.2));
