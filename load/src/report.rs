@@ -102,6 +102,7 @@ pub fn trace(figures: &trace::Figures) -> String {
         None => format!("{:.2} client", figures.client_cpu_s_per_gb),
     };
     let lines = [
+        ("warm-up requests", figures.requests_warm_up.to_string()),
         ("requests", figures.requests.to_string()),
         ("blocks", format!("{} of {}", figures.blocks, figures.value_size_bytes)),
         ("hits", figures.hits.to_string()),

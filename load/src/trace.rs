@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use hdrhistogram::Histogram;
 use memkv_client::{Buf, Client, PutItem};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -36,6 +35,9 @@ pub struct Options {
     /// Replay only so many requests.
     #[arg(long, value_name = "REQUESTS")]
     limit: Option<usize>,
+    /// The share of the requests that goes before those that count, in percent: it fills the store.
+    #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=90))]
+    warm_up: u8,
     /// Requests under way at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     depth: u16,
@@ -57,6 +59,8 @@ struct Request {
 pub struct Figures {
     pub transport: Wire,
     pub value_size_bytes: Size,
+    /// Those that were not counted, and those that were.
+    pub requests_warm_up: usize,
     pub requests: usize,
     pub blocks: u64,
     pub hits: u64,
@@ -114,41 +118,31 @@ async fn replay(options: &Options, requests: &[Request]) -> Result<Figures> {
         group: (BLOCKS_SIZE_BYTES / options.value_size.0 / u64::from(options.depth)).max(1) as usize,
     });
     let bar = progress(requests.len());
+    let (before, counted) = requests.split_at(requests.len() * usize::from(options.warm_up) / 100);
+    play_all(&player, before, options.depth, |_| bar.inc(1)).await?;
     let (own, servers, began) = (cpu::own(), server.cpu_seconds(), Instant::now());
     let (mut hits, mut latencies) = (0, histogram()?);
-    let mut running: JoinSet<Result<Played>> = JoinSet::new();
-    let mut count = |ended: Played, latencies: &mut Histogram<u64>| {
+    let count = |ended: Played| {
         hits += ended.hits;
         latencies.saturating_record(ended.nanoseconds);
         bar.inc(1);
     };
-    for request in requests {
-        if running.len() == usize::from(options.depth)
-            && let Some(ended) = running.join_next().await
-        {
-            count(ended??, &mut latencies);
-        }
-        let (player, hashes) = (player.clone(), request.hash_ids.clone());
-        running.spawn(async move { player.play(&hashes).await });
-    }
-    while let Some(ended) = running.join_next().await {
-        count(ended??, &mut latencies);
-    }
+    play_all(&player, counted, options.depth, count).await?;
     let seconds = began.elapsed().as_secs_f64();
     bar.finish_and_clear();
-    let blocks: u64 = requests.iter().map(|request| request.hash_ids.len() as u64).sum();
-    let unique: HashSet<u64> = requests.iter().flat_map(|request| &request.hash_ids).copied().collect();
+    let (blocks, first) = blocks_of(before, counted);
     let gigabytes = |blocks: u64| (blocks * options.value_size.0) as f64 / 1e9;
     let servers = servers.zip(server.cpu_seconds()).map(|(before, after)| after - before);
     Ok(Figures {
         transport: options.transport,
         value_size_bytes: options.value_size,
-        requests: requests.len(),
+        requests_warm_up: before.len(),
+        requests: counted.len(),
         blocks,
         hits,
         misses: blocks - hits,
         hit_rate: hits as f64 / blocks.max(1) as f64,
-        hit_rate_max: (blocks - unique.len() as u64) as f64 / blocks.max(1) as f64,
+        hit_rate_max: (blocks - first) as f64 / blocks.max(1) as f64,
         seconds,
         blocks_per_s: blocks as f64 / seconds,
         read_gb_per_s: gigabytes(hits) / seconds,
@@ -157,6 +151,36 @@ async fn replay(options: &Options, requests: &[Request]) -> Result<Figures> {
         client_cpu_s_per_gb: (cpu::own() - own) / gigabytes(blocks.max(1)),
         server_cpu_s_per_gb: servers.map(|seconds| seconds / gigabytes(blocks.max(1))),
     })
+}
+
+/// Replays requests, so many at once.
+async fn play_all(
+    player: &Arc<Player>,
+    requests: &[Request],
+    depth: u16,
+    mut ended: impl FnMut(Played),
+) -> Result<()> {
+    let mut running: JoinSet<Result<Played>> = JoinSet::new();
+    for request in requests {
+        if running.len() == usize::from(depth)
+            && let Some(played) = running.join_next().await
+        {
+            ended(played??);
+        }
+        let (player, hashes) = (player.clone(), request.hash_ids.clone());
+        running.spawn(async move { player.play(&hashes).await });
+    }
+    while let Some(played) = running.join_next().await {
+        ended(played??);
+    }
+    Ok(())
+}
+
+/// The blocks of the requests that count, and how many of them come for the first time.
+fn blocks_of(before: &[Request], counted: &[Request]) -> (u64, u64) {
+    let mut seen: HashSet<u64> = before.iter().flat_map(|request| &request.hash_ids).copied().collect();
+    let counted = || counted.iter().flat_map(|request| &request.hash_ids);
+    (counted().count() as u64, counted().filter(|hash| seen.insert(**hash)).count() as u64)
 }
 
 struct Player {
@@ -208,5 +232,12 @@ mod tests {
         assert_eq!(read(&file, Some(1)).unwrap()[0].hash_ids, [1, 2]);
         let Err(error) = read(&file, None) else { panic!("it was taken") };
         assert!(error.to_string().contains("line 2"), "{error}");
+    }
+    #[test]
+    fn what_was_asked_for_while_warming_up_can_be_a_hit() {
+        let requests = [vec![1, 2], vec![2, 3, 1], vec![4, 3]].map(|hash_ids| Request { hash_ids });
+        assert_eq!(blocks_of(&[], &requests), (7, 4));
+        assert_eq!(blocks_of(&requests[..1], &requests[1..]), (5, 2));
+        assert_eq!(blocks_of(&requests, &[]), (0, 0));
     }
 }
