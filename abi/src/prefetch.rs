@@ -14,8 +14,8 @@ use crate::buffer::Hash;
 
 /// The most bytes that wait to be taken.
 pub(crate) const PREFETCH_SIZE_BYTES_MAX: u64 = 256 << 20;
-/// Bytes that are asked for at a time: few enough that the first of them come early.
-const GROUP_SIZE_BYTES: u64 = 1 << 20;
+/// Bytes that are asked for at a time: many enough that a request costs little beside them.
+const GROUP_SIZE_BYTES: u64 = 8 << 20;
 const GROUP_CHUNKS_MAX: usize = 512;
 
 /// What is on its way, and what came. Clones share it.
@@ -126,13 +126,14 @@ pub(crate) struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// These came; what failed is asked for again, alone, when it is wanted.
-    pub fn came(self, values: impl Iterator<Item = Option<Value>>) {
+    /// One of the group came. What does not is asked for again, alone, when it is wanted.
+    pub fn came(&self, place: usize, value: Value) {
+        let Some((hash, _)) = self.wanted.get(place) else { return };
         let mut state = self.prefetch.lock();
-        for ((hash, _), value) in self.wanted.iter().zip(values) {
-            if let Some(value) = value {
-                state.came.add(*hash, value);
-            }
+        // Whoever read it twice has it already.
+        if state.coming.remove(hash) {
+            state.came.add(*hash, value);
+            self.prefetch.0.news.notify_all();
         }
     }
 }
@@ -216,7 +217,8 @@ mod tests {
             };
             let waiting: Vec<_> = (0..5).map(wait).collect();
             let first = fetch.next().expect("a group");
-            first.came([Some(value(3)), None].into_iter());
+            first.came(0, value(3));
+            drop(first);
             drop(fetch.next().expect("a group that fails"));
             drop(fetch);
             let taken: Vec<_> = waiting.into_iter().map(|thread| thread.join().expect("no panic")).collect();

@@ -43,7 +43,7 @@ const WARM_MIB: usize = 4;
 const WARM_VARIABLE: &str = "MEMKV_WARM_MIB";
 const WARM_MIB_MAX: usize = RECEIVE_SIZE_BYTES_MAX >> 21;
 /// Requests of one prefetch that are under way at a time: enough to keep the server busy while the engine takes what came.
-const PREFETCH_TASKS_MAX: usize = 4;
+const PREFETCH_TASKS_MAX: usize = 2;
 /// A chunk that is written past the buffer may take a second for each so many bytes, beside what any call may take.
 const WRITE_SIZE_BYTES_PER_S: usize = 10 << 20;
 /// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
@@ -181,8 +181,10 @@ impl Store {
                 while let Some(group) = fetch.next() {
                     let keys: Vec<&[u8]> = group.wanted.iter().map(|(hash, _)| hash.as_bytes()).collect();
                     let lengths: Vec<u64> = group.wanted.iter().map(|(_, size_bytes)| *size_bytes).collect();
-                    let Ok(values) = client.get_many_expecting(&keys, &lengths).await else { return };
-                    group.came(values.into_iter().map(|value| value.ok().flatten()));
+                    let came = |place, value| group.came(place, value);
+                    if client.get_many_each(&keys, &lengths, came).await.is_err() {
+                        return;
+                    }
                 }
             });
         }

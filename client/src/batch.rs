@@ -56,6 +56,51 @@ impl<S: ResettableSink> Sink for Part<'_, S> {
     fn bytes(&mut self, item: usize, offset: u64, bytes: Buf) {
         self.sink.bytes(self.places[item], offset, bytes);
     }
+
+    fn whole(&mut self, item: usize) {
+        self.sink.whole(self.places[item]);
+    }
+}
+
+/// Hands out each value once, as soon as it is known to be whole.
+pub(crate) struct Each<F> {
+    collected: Collected,
+    handed_out: Vec<bool>,
+    hand_out: F,
+}
+
+impl<F: FnMut(usize, Value)> Each<F> {
+    pub fn new(count: usize, hand_out: F) -> Self {
+        Self { collected: Collected::new(count), handed_out: vec![false; count], hand_out }
+    }
+
+    /// The reply tells that this one is whole, too.
+    pub fn finish(&mut self, item: usize) {
+        let value = std::mem::take(&mut self.collected.values[item]);
+        if !std::mem::replace(&mut self.handed_out[item], true) {
+            (self.hand_out)(item, value.sorted());
+        }
+    }
+}
+
+impl<F: FnMut(usize, Value)> Sink for Each<F> {
+    fn bytes(&mut self, item: usize, offset: u64, bytes: Buf) {
+        self.collected.bytes(item, offset, bytes);
+    }
+
+    fn whole(&mut self, item: usize) {
+        self.finish(item);
+    }
+}
+
+impl<F: FnMut(usize, Value)> ResettableSink for Each<F> {
+    fn forget(&mut self, item: usize) {
+        self.collected.forget(item);
+    }
+
+    fn restart(&mut self) {
+        self.collected.restart();
+    }
 }
 
 impl<S: ResettableSink> ResettableSink for Part<'_, S> {

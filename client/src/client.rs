@@ -16,7 +16,7 @@ use memkv_transport::buf::{Buf, BufMut, BufPool};
 use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
 use memkv_wire::{Status, limits, op};
 
-use crate::batch::{Again, Reached, groups, miss, outcome};
+use crate::batch::{Again, Each, Reached, groups, miss, outcome};
 use crate::config::Config;
 use crate::core::{CallOptions, Counters, Message};
 use crate::driver::{Event, Shared, run_all};
@@ -271,6 +271,25 @@ impl Client {
             .zip(values)
             .map(|(status, value)| Ok(outcome(status)?.map(|_| value.sorted())))
             .collect())
+    }
+
+    /// As [`Client::get_many_expecting`]; hands each value out as soon as it is whole, with the place of its key, in any order. Of what
+    /// is not stored or fails nothing is told.
+    pub async fn get_many_each(
+        &self,
+        keys: &[&[u8]],
+        lengths: &[u64],
+        each: impl FnMut(usize, Value),
+    ) -> Result<(), Error> {
+        let ranges: Vec<_> = keys.iter().map(|key| ReadRange::whole(key)).collect();
+        let mut sink = Each::new(keys.len(), each);
+        let statuses = self.read_many(&ranges, lengths, &mut sink).await?;
+        for (place, status) in statuses.into_iter().enumerate() {
+            if let ReadStatus::Read { .. } = status {
+                sink.finish(place);
+            }
+        }
+        Ok(())
     }
 
     /// Many values into the caller's buffers, one for each key; their lengths, or `None` for what is not stored.

@@ -45,7 +45,7 @@ fn a_cold_save_asks_first_and_a_warm_one_only_asks() {
     assert_eq!(warm, 1, "publish at once");
     assert!(received() - before < 64 << 10, "and no chunk is sent");
     let (restored, ()) = server.round_trips(|| restore(&store, "session", &session));
-    assert_eq!(restored, 4, "the manifest, and a MiB of chunks with each request");
+    assert_eq!(restored, 2, "the manifest, and all its chunks at once");
     // A session with the same beginning sends only its own chunks.
     let other = Session::new(2, 64, &SIZES);
     let before = received();
@@ -227,14 +227,12 @@ fn prefetching_changes_no_answer() {
     let mixed = [&session.hashes[..10], &absent[..], &session.hashes[5..], &absent[..]].concat();
     assert_eq!(store.prefetch(&[]), KV_STORE_OK);
     assert_eq!(store.prefetch(&mixed), KV_STORE_OK);
-    // They come together: when the first is here the others are.
-    assert!(store.get(&session.hashes[0]).as_ref() == Ok(&session.chunks[0]));
     let (trips, ()) = server.round_trips(|| {
-        for (hash, chunk) in session.hashes.iter().zip(&session.chunks).skip(1) {
+        for (hash, chunk) in session.hashes.iter().zip(&session.chunks) {
             assert!(store.get(hash).as_ref() == Ok(chunk));
         }
     });
-    assert_eq!(trips, 0, "all of them were there");
+    assert!(trips <= 1, "all of them were there or on their way: {trips}");
     for hash in &absent {
         assert_eq!(store.get(hash), Err(KV_STORE_NOT_FOUND));
     }

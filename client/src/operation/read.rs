@@ -122,6 +122,9 @@ pub trait Sink {
     /// Verified bytes of an item, `offset` counted from the beginning of what was asked. When the whole reply turns
     /// out bad, or begins anew, they were for nothing.
     fn bytes(&mut self, item: usize, offset: u64, bytes: Buf);
+
+    /// All bytes of an item came, and hold. Told of values of one block, before the reply is whole; of others its end tells.
+    fn whole(&mut self, _item: usize) {}
 }
 
 /// What became of one item.
@@ -225,10 +228,28 @@ impl ReadReplies {
                     let index = result.index as usize;
                     self.result(index, result.status, result.length, result.checksum.copied(), false)?;
                 }
-                self.pieces(reply.pieces, frame, sink)
+                let came_before = self.spans.len();
+                self.pieces(reply.pieces, frame, sink)?;
+                self.tell_whole(reply.results.iter().map(|result| result.index), came_before, sink);
+                Ok(())
             }
             _ => Err(PeerMisbehaved::WrongOperation),
         })
+    }
+
+    /// Tells the sink of the items that ended with this frame and are one piece of it.
+    fn tell_whole(&self, ended: impl Iterator<Item = u32>, came_before: usize, sink: &mut impl Sink) {
+        for index in ended {
+            let mut own = self.spans[came_before..].iter().filter(|span| span.item == index);
+            if let (Some(span), None) = (own.next(), own.next())
+                && let Some(item) = self.items.get(index as usize)
+                && let Ok(ReadStatus::Read { size_bytes, value_size_bytes, .. }) =
+                    item.status(std::slice::from_ref(span))
+                && size_bytes == value_size_bytes
+            {
+                sink.whole(index as usize);
+            }
+        }
     }
 
     fn single_refused(&mut self, response: &Response<'_>) -> Result<(), PeerMisbehaved> {

@@ -12,9 +12,10 @@ use super::keys::{KeysOperation, KeysReplies, keys};
 use super::manifest::{
     GetManifestReplies, Published, PutManifestReplies, Reference, get_manifest, put_manifest,
 };
-use super::read::{Collected, ReadRange, ReadReplies, ReadStatus, Slices, batch_read, read};
+use super::read::{Collected, ReadRange, ReadReplies, ReadStatus, Slices, Value, batch_read, read};
 use super::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
 use super::*;
+use crate::batch::Each;
 use crate::core::Message;
 use crate::error::Error;
 use crate::testing::{FakeServer, TestFrame, buf, response};
@@ -110,6 +111,20 @@ proptest! {
             let checksum = Some(checksum::value_of(bytes));
             prop_assert_eq!(status, &ReadStatus::Read { size_bytes, value_size_bytes: size_bytes, checksum });
             prop_assert!(value.sorted().to_vec() == *bytes);
+        }
+        // Handed out one by one, early or at the end.
+        let mut handed_out: Vec<Option<Vec<u8>>> = vec![None; ranges.len()];
+        let mut each = Each::new(ranges.len(), |item: usize, value: Value| {
+            assert!(handed_out[item].replace(value.to_vec()).is_none(), "each once");
+        });
+        let mut replies = ReadReplies::new(&ranges);
+        for reply in ask(&mut server, |message| batch_read(message, b"ns", &ranges)) {
+            replies.frame(&reply, &mut each).expect("a reply that holds");
+        }
+        (0..ranges.len()).for_each(|item| each.finish(item));
+        drop(each);
+        for (value, (bytes, _)) in handed_out.iter().zip(&values) {
+            prop_assert!(value.as_ref() == Some(bytes));
         }
     }
 
