@@ -2,11 +2,13 @@
 //!
 //! Owns the socket file, the check of who is at the other end, and the files that came and were not yet taken. The frames are
 //! those of TCP, set-up and all. Invariants: a peer of another user than the server's, root, or a member of
-//! the group that the server allows, is refused before a byte of it is read; files that come wait in the order of coming, at most
+//! the group that the server allows (as its group or one of its supplementary ones), is refused before a byte of it is read; files that come wait in the order of coming, at most
 //! [`FILES_MAX`] of them, and one more ends the connection.
 //!
 //! Files belong to the frame that the bytes they came with belong to, or to a later one: whoever takes them goes by
 //! their order alone. The path of a socket is checked by nobody: what is behind it proves itself by the key.
+
+mod groups;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -79,10 +81,17 @@ impl Listener {
             let (stream, _) = self.listener.accept().await?;
             let peer = stream.peer_cred()?;
             let own = rustix::process::geteuid().as_raw();
-            if peer.uid() == own || peer.uid() == 0 || self.group == Some(peer.gid()) {
+            if peer.uid() == own || peer.uid() == 0 || self.is_member(&stream, peer.gid()) {
                 return Ok(Socket::new(stream));
             }
         }
+    }
+
+    /// Whether the peer is in the group that may connect. A system that does not tell all of its groups counts the first alone.
+    fn is_member(&self, peer: &UnixStream, group: u32) -> bool {
+        self.group.is_some_and(|allowed| {
+            allowed == group || groups::of_peer(peer.as_fd()).is_ok_and(|groups| groups.contains(&allowed))
+        })
     }
 }
 
