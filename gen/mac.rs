@@ -248,6 +248,9 @@ fn aes_instructions() -> bool {
 pub enum BulkKey {
     HmacSha256(ControlMac),
     Aegis128X2(Zeroizing<[u8; 16]>),
+    /// No key, in the place of one of this algorithm: tags are zeros.
+    #[cfg(feature = "bench-no-mac")]
+    Unsigned(BulkAlgorithm),
 }
 
 impl BulkKey {
@@ -256,6 +259,8 @@ impl BulkKey {
         match self {
             BulkKey::HmacSha256(mac) => BulkHasher::HmacSha256(mac.0.clone()),
             BulkKey::Aegis128X2(key) => BulkHasher::Aegis128X2(Aegis128X2Mac::new(key)),
+            #[cfg(feature = "bench-no-mac")]
+            BulkKey::Unsigned(_) => BulkHasher::Unsigned,
         }
     }
 
@@ -272,6 +277,8 @@ impl BulkKey {
         match self {
             BulkKey::HmacSha256(_) => BulkAlgorithm::HmacSha256,
             BulkKey::Aegis128X2(_) => BulkAlgorithm::Aegis128X2,
+            #[cfg(feature = "bench-no-mac")]
+            BulkKey::Unsigned(algorithm) => *algorithm,
         }
     }
 }
@@ -290,6 +297,8 @@ impl fmt::Debug for BulkKey {
 pub enum BulkHasher {
     HmacSha256(HmacSha256),
     Aegis128X2(Aegis128X2Mac<32>),
+    #[cfg(feature = "bench-no-mac")]
+    Unsigned,
 }
 
 impl BulkHasher {
@@ -297,6 +306,8 @@ impl BulkHasher {
         match self {
             BulkHasher::HmacSha256(mac) => mac.update(bytes),
             BulkHasher::Aegis128X2(mac) => mac.update(bytes),
+            #[cfg(feature = "bench-no-mac")]
+            BulkHasher::Unsigned => {}
         }
     }
 
@@ -304,6 +315,8 @@ impl BulkHasher {
         match self {
             BulkHasher::HmacSha256(mac) => mac.finalize().into_bytes().into(),
             BulkHasher::Aegis128X2(mac) => mac.finalize(),
+            #[cfg(feature = "bench-no-mac")]
+            BulkHasher::Unsigned => Tag::default(),
         }
     }
 
@@ -319,6 +332,8 @@ impl fmt::Debug for BulkHasher {
         f.write_str(match self {
             BulkHasher::HmacSha256(_) => "BulkHasher(hmac-sha256)",
             BulkHasher::Aegis128X2(_) => "BulkHasher(aegis-128x2)",
+            #[cfg(feature = "bench-no-mac")]
+            BulkHasher::Unsigned => "BulkHasher(unsigned)",
         })
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use memkv_wire::control::{ControlBuf, Message};
 use memkv_wire::frame::{Extent, Flags, HELLO_SIZE_BYTES_MAX, Header, Kind, VERSION};
 use memkv_wire::limits::{SETUP_CONNECTIONS_MAX, SETUP_TIMEOUT_MS};
-use memkv_wire::mac::{BulkAlgorithm, Direction, Key, KeyId, KeyRing, Schedule};
+use memkv_wire::mac::{BulkAlgorithm, BulkKey, Direction, Key, KeyId, KeyRing, Schedule};
 use memkv_wire::{
     BulkMac, Connect, ConnectReply, ConnectReplyWhich, ConnectWhich, List, QueuePair, Request, RequestWhich,
     Response, ResponseWhich, Status,
@@ -52,8 +52,31 @@ impl Channel {
     }
 }
 
+/// The name by which a client asks for a connection whose payloads have no MAC. Only builds with the feature `bench-no-mac` know
+/// it; set-up and control messages are signed there, too.
+#[cfg(feature = "bench-no-mac")]
+pub const UNSIGNED_CLIENT_NAME: &str = "memkv bench without the bulk MAC";
+
+#[cfg(feature = "bench-no-mac")]
+fn bulk_key(schedule: &Schedule, direction: Direction, bulk: BulkAlgorithm, client_name: &str) -> BulkKey {
+    match client_name {
+        UNSIGNED_CLIENT_NAME => BulkKey::Unsigned(bulk),
+        _ => schedule.bulk_key(direction, bulk),
+    }
+}
+
+#[cfg(not(feature = "bench-no-mac"))]
+fn bulk_key(schedule: &Schedule, direction: Direction, bulk: BulkAlgorithm, _client_name: &str) -> BulkKey {
+    schedule.bulk_key(direction, bulk)
+}
+
 /// The keys of both directions and the MACs they need.
-fn channel(schedule: &Schedule, bulk: BulkAlgorithm, side: Side, hello: HelloBytes) -> Channel {
+fn channel(
+    schedule: &Schedule,
+    (bulk, client_name): (BulkAlgorithm, &str),
+    side: Side,
+    hello: HelloBytes,
+) -> Channel {
     let (out, own_kind, peer_kind) = match side {
         Side::Client => (Direction::ClientToServer, Kind::Request, Kind::Response),
         Side::Server => (Direction::ServerToClient, Kind::Response, Kind::Request),
@@ -65,10 +88,15 @@ fn channel(schedule: &Schedule, bulk: BulkAlgorithm, side: Side, hello: HelloByt
         Side::Server => (1, 2),
     };
     Channel {
-        sealer: Sealer::new(schedule.control_mac(out), schedule.bulk_key(out, bulk), own_kind, own_sequence),
+        sealer: Sealer::new(
+            schedule.control_mac(out),
+            bulk_key(schedule, out, bulk, client_name),
+            own_kind,
+            own_sequence,
+        ),
         opener: Opener::new(
             schedule.control_mac(back),
-            schedule.bulk_key(back, bulk),
+            bulk_key(schedule, back, bulk, client_name),
             peer_kind,
             peer_sequence,
         ),
@@ -169,6 +197,7 @@ pub struct AwaitReply {
     connect: ControlBuf,
     nonce: Nonce,
     offered: Vec<BulkAlgorithm>,
+    client_name: String,
     /// Whether a queue pair was asked for.
     asked: bool,
     hello: HelloBytes,
@@ -233,6 +262,7 @@ impl AwaitReply {
             connect,
             nonce,
             offered: terms.bulk_macs.clone(),
+            client_name: terms.client_name.clone(),
             asked: own.is_some(),
             hello: HelloBytes::new(),
             deadline: now + SETUP_TIMEOUT,
@@ -266,7 +296,7 @@ impl AwaitReply {
         sign_header(&schedule.control_mac(Direction::ClientToServer), &mut confirmation, &[]);
         let frame_size_bytes = size_of::<Header>() + control.len();
         self.hello.consume(frame_size_bytes);
-        let channel = channel(&schedule, server.bulk_mac, Side::Client, self.hello);
+        let channel = channel(&schedule, (server.bulk_mac, &self.client_name), Side::Client, self.hello);
         let confirmation = zerocopy::transmute!(confirmation);
         Ok(ReplyStep::Established(Box::new(Established { confirmation, channel, server })))
     }
@@ -662,7 +692,7 @@ impl AwaitConfirmation {
         self.hello.consume(size_of::<Header>());
         let AwaitConfirmation { hello, permit, schedule, client, .. } = *self;
         drop(permit);
-        let channel = channel(&schedule, client.bulk_mac, Side::Server, hello);
+        let channel = channel(&schedule, (client.bulk_mac, &client.client_name), Side::Server, hello);
         Ok(ConfirmationStep::Accepted(Box::new(Accepted { channel, client })))
     }
 

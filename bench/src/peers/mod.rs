@@ -133,6 +133,7 @@ const LOCAL: &str = "MemKV local";
 const BARE: &str = "bare loop";
 const NO_MAC: &str = "bare loop, no MAC";
 const COPY: &str = "bare copy";
+const TCP_NO_MAC: &str = "MemKV tcp, without the bulk MAC";
 
 fn start(options: &Options, program: &Path) -> Result<Vec<Box<dyn Peer>>> {
     let mut peers: Vec<Box<dyn Peer>> = vec![
@@ -142,6 +143,12 @@ fn start(options: &Options, program: &Path) -> Result<Vec<Box<dyn Peer>>> {
         Box::new(MemKv::start(LOCAL, program, Transport::Local)?),
         Box::new(Memory::default()),
     ];
+    #[cfg(feature = "no-mac")]
+    peers.push(Box::new(MemKv::with(TCP_NO_MAC, program, |server| {
+        let mut config = server.config(Transport::Tcp)?;
+        config.client_name = memkv_transport::session::UNSIGNED_CLIENT_NAME.to_owned();
+        Ok(config)
+    })?));
     if options.alone {
         return Ok(peers);
     }
@@ -216,6 +223,8 @@ fn compared(case: &Case, act: Act, samples: &Samples) -> Vec<Line> {
         lines.push(beside(LOCAL, peer, if small { None } else { at_least(1.0) }));
     }
     lines.push(beside(NO_MAC, BARE, None));
+    let gains = (case.value_bytes == 1 << 20).then_some(Goal::AtMost(1.15));
+    lines.push(beside(TCP_NO_MAC, TCP, gains));
     if !small {
         let least = case.value_bytes == 1 << 20 && act == Act::Read;
         let at_most = |most: f64| least.then_some(Goal::AtMost(most));
@@ -224,6 +233,7 @@ fn compared(case: &Case, act: Act, samples: &Samples) -> Vec<Line> {
         lines.push(computed(LOCAL, "redis", at_most(0.8)));
         lines.push(computed(TCP, BARE, None));
         lines.push(computed(NO_MAC, BARE, None));
+        lines.push(computed(TCP_NO_MAC, TCP, None));
     }
     lines.into_iter().flatten().collect()
 }
