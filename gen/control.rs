@@ -78,6 +78,17 @@ impl ControlBuf {
         head.expect("a control buffer always has room for the header")
     }
 
+    /// The encoded message, to put bytes in that were not known when it was encoded.
+    pub fn control_mut(&mut self) -> &mut [u8] {
+        self.words.as_mut_bytes().get_mut(FRAME_HEADER_SIZE_BYTES..).unwrap_or_default()
+    }
+
+    /// Where in the encoded message these bytes are, which a decoded view of it borrows.
+    pub fn place_of(&self, part: &[u8]) -> Option<usize> {
+        let at = part.as_ptr().addr().checked_sub(self.control().as_ptr().addr())?;
+        at.checked_add(part.len()).filter(|end| *end <= self.control().len()).map(|_| at)
+    }
+
     /// Header and message, contiguous.
     pub fn frame(&self) -> &[u8] {
         self.words.as_bytes()

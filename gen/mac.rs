@@ -264,6 +264,13 @@ impl BulkKey {
         }
     }
 
+    /// Begins the tag of bytes that go beside a frame, one-sided.
+    pub fn begin_region(&self) -> BulkHasher {
+        let mut hasher = self.begin();
+        hasher.update(&REGION_PREFIX);
+        hasher
+    }
+
     /// The tag of the parts, joined.
     pub fn tag(&self, parts: &[&[u8]]) -> Tag {
         let mut hasher = self.begin();
@@ -288,6 +295,18 @@ impl fmt::Debug for BulkKey {
         write!(f, "BulkKey({}, ..)", self.algorithm().name())
     }
 }
+
+/// What the MAC of one-sided bytes begins with: no frame's header, so that neither tag is good for the other.
+const REGION_PREFIX: [u8; 64] = {
+    let mut prefix = [0; 64];
+    let text = b"memkv region";
+    let mut at = 0;
+    while at < text.len() {
+        prefix[at] = text[at];
+        at += 1;
+    }
+    prefix
+};
 
 /// A payload's tag in the making, fed while the bytes are still in cache.
 #[allow(

@@ -139,7 +139,11 @@ struct Region {
   id @0 :UInt32;
   offset @1 :UInt64;
   mac @2 :Data $Spec.optional $Spec.len(32);
-  # The bulk MAC of the bytes, present over RDMA, absent through shared memory.
+  # Over RDMA, in the piece that brings the bytes, whoever sends it: the negotiated bulk MAC of that direction over 64 bytes, the ASCII text
+  # `memkv region` and zeros, and the bytes. Through shared memory it is absent or ignored.
+  # [MKV-REG-7] Bytes that came one-sided MUST NOT become visible before this MAC, beside the checksum, held on the receiver's own copy; a piece
+  # of a request without it, or whose MAC does not hold, fails with `checksumMismatch`. A receiver whose operator said so may check a sample
+  # of the pieces, or none.
 }
 
 struct RegionDescriptor {
@@ -156,6 +160,11 @@ struct RegionDescriptor {
 }
 
 struct RdmaMemory {
+  # Memory that the server reaches one-sided, over this connection's queue pair: with RDMA READ for what is written, with RDMA WRITE for
+  # what is read. Only a connection over a queue pair can register it; elsewhere it is `unsupported`.
+  # [MKV-REG-8] A client MUST register it in a protection domain in which no queue pair leads to anyone but this server, and a server
+  # MUST NOT let its own memory be reached at all. A region that does not end within 64 bits of address is `invalid`.
+  # [MKV-REG-9] The bytes of a read are written before the SEND that names them on the same queue pair.
   address @0 :UInt64;
   remoteKey @1 :UInt32;
 }
@@ -180,6 +189,9 @@ struct QueuePair {
   pathMtuBytes @3 :UInt32;
   # [MKV-RDMA-6] The smaller one of both sides' is used.
   receiveCredits @4 :UInt32;
+  readsMax @5 :UInt16;
+  # [MKV-RDMA-7] The RDMA READs that this side serves at a time; the other one MUST NOT have more under way. 0 for a side that lets nobody
+  # reach its memory.
 }
 
 struct Piece {

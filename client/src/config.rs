@@ -1,5 +1,6 @@
 //! What a client is told: where the server is, the key, and its bounds.
 
+pub use memkv_transport::verify::Verify;
 use memkv_wire::mac::Key;
 
 use crate::core::{CONNECTIONS_MAX, CallOptions, Settings};
@@ -76,6 +77,10 @@ pub struct Config {
     pub rdma: bool,
     /// The RDMA devices to use, in turn; none: the first one that can be used.
     pub rdma_devices: Vec<String>,
+    /// The memory of each direction that is registered with RDMA devices, and locked; 0: none, bytes go with the frames.
+    pub rdma_size_bytes: usize,
+    /// Which of the bytes that a server's RDMA device puts in the client's memory are checked.
+    pub verify: Verify,
     /// The memory of each direction that is made ready when it is first shared with a server on the same host. The
     /// rest becomes ready as it is used.
     pub warm_size_bytes: usize,
@@ -104,6 +109,8 @@ impl Config {
             transport: Transport::Auto,
             rdma: false,
             rdma_devices: Vec::new(),
+            rdma_size_bytes: 64 << 20,
+            verify: Verify::Always,
             warm_size_bytes: 4 << 20,
             settings: Settings::default(),
             client_name: concat!("memkv-client ", env!("CARGO_PKG_VERSION")).to_owned(),

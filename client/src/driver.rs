@@ -12,6 +12,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use memkv_transport::buf::{Buf, BufPool};
+#[cfg(target_os = "linux")]
+use memkv_transport::net::ReadHalf;
 use memkv_transport::net::{Reader, Writer};
 use memkv_transport::receiver::Frame;
 use memkv_transport::session::{ClientTerms, ServerInfo};
@@ -24,7 +26,9 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::config::{Config, Transport};
-use crate::core::{CallId, CallOptions, Command, ConnectionId, Core, Counters, Message, Progress, Reply};
+use crate::core::{
+    CallId, CallOptions, Command, ConnectionId, Core, Counters, Message, Naming, Progress, Reply, Sharing,
+};
 use crate::error::{ConnectionError, Error, PeerMisbehaved};
 use crate::local::{self, Connected};
 #[cfg(target_os = "linux")]
@@ -64,9 +68,10 @@ struct State {
 /// The task of a connection.
 struct Life {
     task: AbortHandle,
-    /// Set when the connection is to end but the task is not: it has to see the server's side closed.
+    /// Set when the connection is to end but the task is not: it has to see to it that the server reaches the client's memory no more.
     leave: Arc<Notify>,
-    local: Arc<AtomicBool>,
+    /// Whether it is such a connection.
+    leaves: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -123,9 +128,14 @@ impl Shared {
         &self.send_pool
     }
 
-    /// Whether a message that is begun now may name shared memory.
+    /// Whether a message that is begun now may name the client's memory.
     pub fn shares(&self) -> bool {
         self.lock().core.shares()
+    }
+
+    /// What a message that is begun now may say of the client's memory.
+    pub fn naming(&self) -> Naming {
+        self.lock().core.naming()
     }
 
     /// The buffers for what is received.
@@ -189,10 +199,12 @@ impl Shared {
         if !strict && (!wanted || self.rdma.is_avoided(self.now_ms())) {
             return self.connect_tcp().await;
         }
-        let failed = match self.rdma.connect(&self.config, &self.terms, &self.pool, place).await {
-            Ok(Asked { reader, writer, server }) => {
+        let pools = (&self.send_pool, &self.pool);
+        let failed = match self.rdma.connect(&self.config, &self.terms, pools, place).await {
+            Ok(Asked { reader, writer, server, sharing }) => {
                 let without = server.queue_pair.is_none();
-                let connected = (Connected::without_memory(reader, writer, &server), server);
+                let connected = Connected { sharing, ..Connected::without_memory(reader, writer, &server) };
+                let connected = (connected, server);
                 if without && strict {
                     return Err(ConnectionError::NoRdma);
                 }
@@ -253,13 +265,13 @@ impl Shared {
                 },
                 Command::Send(id) => self.writable[usize::from(id.slot())].notify_one(),
                 Command::Connect(id) => {
-                    let (leave, local) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
-                    let run = run_connection(Arc::clone(self), id, Arc::clone(&leave), Arc::clone(&local));
+                    let (leave, leaves) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
+                    let run = run_connection(Arc::clone(self), id, Arc::clone(&leave), Arc::clone(&leaves));
                     let task = self.runtime.spawn(run).abort_handle();
-                    state.connections[usize::from(id.slot())] = Some(Life { task, leave, local });
+                    state.connections[usize::from(id.slot())] = Some(Life { task, leave, leaves });
                 }
                 Command::Close(id) => match state.connections[usize::from(id.slot())].take() {
-                    Some(life) if life.local.load(Ordering::Acquire) => life.leave.notify_one(),
+                    Some(life) if life.leaves.load(Ordering::Acquire) => life.leave.notify_one(),
                     Some(life) => life.task.abort(),
                     None => {}
                 },
@@ -294,15 +306,16 @@ async fn run_timer(shared: Arc<Shared>) {
 }
 
 /// The life of a connection.
-async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify>, local: Arc<AtomicBool>) {
+async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify>, leaves: Arc<AtomicBool>) {
     let connected = match shared.connect(id.slot()).await {
         Ok(connected) => connected,
         Err(error) => return end(&shared, id, error),
     };
-    let Connected { mut reader, writer, requests_in_flight_max, shares, local: is_local } = connected;
-    tracing::debug!(server = %shared.config.server, slot = id.slot(), is_local, shares, "connected");
-    local.store(is_local, Ordering::Release);
-    shared.with(|core, now_ms| core.connected_sharing(now_ms, id, requests_in_flight_max, shares));
+    let Connected { mut reader, writer, requests_in_flight_max, sharing, local: is_local } = connected;
+    tracing::debug!(server = %shared.config.server, slot = id.slot(), is_local, ?sharing, "connected");
+    let one_sided = matches!(sharing, Sharing::OneSided(_));
+    leaves.store(is_local || one_sided, Ordering::Release);
+    shared.with(|core, now_ms| core.connected_sharing(now_ms, id, requests_in_flight_max, sharing));
     let mut writer = AbortOnDrop(tokio::spawn(run_writer(Arc::clone(&shared), id, writer)));
     let error = tokio::select! {
         error = run_reader(&shared, id, &mut reader) => error,
@@ -310,9 +323,10 @@ async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify
         () = leave.notified() => ConnectionError::Closed,
     };
     drop(writer);
+    let unreachable = one_sided && sever(&mut reader);
     end(&shared, id, error);
     let exposed = shared.lock().core.take_exposed(id);
-    if !exposed.is_empty() && !closed_by_server(&mut reader).await {
+    if !exposed.is_empty() && !unreachable && !closed_by_server(&mut reader).await {
         // Lost for as long as the process lives, rather than written to by two.
         exposed.into_iter().for_each(Buf::leak);
     }
@@ -321,6 +335,20 @@ async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify
 fn end(shared: &Arc<Shared>, id: ConnectionId, error: ConnectionError) {
     tracing::debug!(server = %shared.config.server, slot = id.slot(), %error, "connection ended");
     shared.with(|core, now_ms| core.closed(now_ms, id, error));
+}
+
+/// Ends a queue pair, before anyone uses the memory again that the server could reach over it.
+#[cfg(target_os = "linux")]
+fn sever(reader: &mut Reader) -> bool {
+    match reader.io_mut() {
+        ReadHalf::Rdma(half) => half.fail().is_ok(),
+        ReadHalf::Tcp(_) | ReadHalf::Local(_) => false,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sever(_: &mut Reader) -> bool {
+    false
 }
 
 /// Waits until the server has closed its side: it writes to no memory of the connection from then on.
@@ -370,8 +398,9 @@ async fn run_writer(shared: Arc<Shared>, id: ConnectionId, mut writer: Writer) -
     loop {
         while writer.queued_size_bytes() < QUEUED_SIZE_BYTES_MAX {
             let mut frame = blank.take().unwrap_or_else(|| writer.blank());
-            let Outgoing { control, payload, .. } = &mut frame;
-            let next = shared.with(|core, now_ms| core.next_frame(now_ms, id, control, payload));
+            let Outgoing { control, payload, beside, .. } = &mut frame;
+            let next =
+                shared.with(|core, now_ms| core.next_frame_beside(now_ms, id, control, payload, beside));
             let Some(next) = next else {
                 blank = Some(frame);
                 break;

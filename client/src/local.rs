@@ -1,7 +1,7 @@
 //! Moving to a server's local socket, and sharing memory with it.
 //!
-//! Owns what is known of the socket, and the registration of the client's buffers as regions: one for what is sent, one for
-//! what is received, under the same ids on every connection. Nothing here is needed to reach a server: whatever fails,
+//! Owns what is known of the socket, and the client's buffers as regions: one for what is sent, one for
+//! what is received, under the same ids on every connection, whatever its kind. Nothing here is needed to reach a server: whatever fails,
 //! TCP remains, unless the configuration pins this transport.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +17,7 @@ use memkv_wire::{
 };
 
 use crate::config::Config;
+use crate::core::Sharing;
 use crate::error::{ConnectionError, PeerMisbehaved};
 
 /// The region that buffers for sending lie in.
@@ -29,16 +30,16 @@ pub(crate) struct Connected {
     pub reader: Reader,
     pub writer: Writer,
     pub requests_in_flight_max: u32,
-    /// The client's memory is registered on it.
-    pub shares: bool,
+    /// How the client's memory is registered on it.
+    pub sharing: Sharing,
     pub local: bool,
 }
 
 impl Connected {
-    /// Over TCP or a queue pair: bytes go with the frames.
+    /// Bytes go with the frames.
     pub fn without_memory(reader: Reader, writer: Writer, server: &ServerInfo) -> Self {
         let requests_in_flight_max = server.requests_in_flight_max;
-        Self { reader, writer, requests_in_flight_max, shares: false, local: false }
+        Self { reader, writer, requests_in_flight_max, sharing: Sharing::No, local: false }
     }
 }
 
@@ -71,25 +72,18 @@ pub(crate) async fn connect(
     }
     let requests_in_flight_max = server.requests_in_flight_max;
     let memory = memory(config, send, receive);
-    let shares = match memory {
-        Some(memory) => register(&mut reader, &mut writer, memory).await?,
+    let registered = match memory {
+        Some(memory) => register_files(&mut reader, &mut writer, memory).await?,
         None => false,
     };
-    Ok(Connected { reader, writer, requests_in_flight_max, shares, local: true })
+    let sharing = if registered { Sharing::Mapped } else { Sharing::No };
+    Ok(Connected { reader, writer, requests_in_flight_max, sharing, local: true })
 }
 
 /// Descriptors and files of both pools' memory, made at the first call. `None` where no memory can be shared.
 fn memory(config: &Config, send: &BufPool, receive: &BufPool) -> Option<[(RegionDescriptor, OwnedFd); 2]> {
-    let of = |region, pool: &BufPool| {
-        if pool.with_shared(|_, _| ()).is_none() {
-            let size_bytes = pool.budget_size_bytes().min(REGION_SIZE_BYTES_MAX as usize);
-            let made = SharedMemory::create(size_bytes.next_multiple_of(BUFFER_SIZE_BYTES_MAX));
-            let made = made.inspect_err(|error| tracing::debug!(%error, "no memory to share")).ok()?;
-            // Memory that is not ready is only slower.
-            let _ = made.populate(config.warm_size_bytes);
-            // Another connection may have been quicker.
-            pool.share(region, made);
-        }
+    provide((send, receive), usize::MAX, config.warm_size_bytes)?;
+    let of = |pool: &BufPool| {
         let shared = pool.with_shared(|id, memory| {
             let which = RegionDescriptorWhich::SharedMemory;
             let descriptor = RegionDescriptor { id, length: memory.size_bytes() as u64, which };
@@ -97,11 +91,32 @@ fn memory(config: &Config, send: &BufPool, receive: &BufPool) -> Option<[(Region
         });
         shared.flatten()
     };
-    Some([of(SEND_REGION, send)?, of(RECEIVE_REGION, receive)?])
+    Some([of(send)?, of(receive)?])
+}
+
+/// Gives both pools memory that others can be given access to, if they have none: of at most so many bytes, of which some are made ready.
+pub(crate) fn provide(
+    (send, receive): (&BufPool, &BufPool),
+    size_bytes_max: usize,
+    warm_size_bytes: usize,
+) -> Option<()> {
+    for (region, pool) in [(SEND_REGION, send), (RECEIVE_REGION, receive)] {
+        if pool.with_shared(|_, _| ()).is_some() {
+            continue;
+        }
+        let size_bytes = pool.budget_size_bytes().min(REGION_SIZE_BYTES_MAX as usize).min(size_bytes_max);
+        let made = SharedMemory::create(size_bytes.next_multiple_of(BUFFER_SIZE_BYTES_MAX));
+        let made = made.inspect_err(|error| tracing::debug!(%error, "no memory to share")).ok()?;
+        // Memory that is not ready is only slower.
+        let _ = made.populate(warm_size_bytes);
+        // Another connection may have been quicker.
+        pool.share(region, made);
+    }
+    Some(())
 }
 
 /// Registers memory before anything else is sent. False: the server takes none.
-async fn register(
+async fn register_files(
     reader: &mut Reader,
     writer: &mut Writer,
     memory: [(RegionDescriptor, OwnedFd); 2],
@@ -110,20 +125,31 @@ async fn register(
     if let WriteHalf::Local(half) = writer.io_mut() {
         half.attach(files);
     }
+    register(reader, writer, &descriptors).await
+}
+
+/// Sends a request that registers these regions and takes its answer, before anyone else uses the connection. False: the server takes none of
+/// them.
+pub(crate) async fn register(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    descriptors: &[RegionDescriptor],
+) -> Result<bool, ConnectionError> {
     let mut frame = writer.blank();
     (frame.request_id, frame.last) = (0, true);
-    let ping = Ping { echo: 0, regions: List::from(descriptors.as_slice()), ..Ping::default() };
+    let ping = Ping { echo: 0, regions: List::from(descriptors), ..Ping::default() };
     let request = Request { namespace: &[], which: RequestWhich::Ping(ping) };
     request.encode(&mut frame.control).map_err(|_| ConnectionError::Local)?;
     writer.push(frame).map_err(|_| ConnectionError::Local)?;
-    writer.flush().await.map_err(|error| ConnectionError::from(&error))?;
-    let reply = reader.next().await.map_err(|error| ConnectionError::from(&error))?;
+    // A server that closes grants no credits over a queue pair: only reading shows it.
+    let (sent, reply) = tokio::join!(writer.flush(), reader.next());
+    let reply = sent.and(reply).map_err(|error| ConnectionError::from(&error))?;
     let reply = reply.ok_or(ConnectionError::Closed)?;
     let message = Message::new(reply.control).map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
     let response = Response::decode(&message);
     let response = response.map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
     if response.status != Status::Ok {
-        tracing::debug!(status = response.status.name(), "the server takes no shared memory");
+        tracing::debug!(status = response.status.name(), "the server takes no memory");
     }
     Ok(response.status == Status::Ok)
 }

@@ -3,6 +3,10 @@
 //! Owns the devices, opened once, and what is remembered of a failure: for [`AVOID_MS`] nobody tries again, and the log is told once
 //! until it works again. A queue pair counts only after a request went over it and came back, for its set-up says nothing of whether
 //! packets pass between the two devices.
+//!
+//! The client's buffers are registered once with each device, for the server to reach over its queue pairs. The device was opened for this client
+//! alone, and all its queue pairs lead to this server: so nobody else has the use of the registration. Where memory cannot be registered,
+//! bytes go with the frames.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,12 +14,15 @@ use std::time::Duration;
 use memkv_transport::buf::BufPool;
 use memkv_transport::error::TransportError;
 use memkv_transport::net::{Reader, Writer};
-use memkv_transport::rdma::{self, Device, RdmaError, Selection};
+use memkv_transport::rdma::{self, Device, Memory, RdmaError, Reach, Registered, RemotePlace, Selection};
 use memkv_transport::session::{ClientTerms, ServerInfo};
-use memkv_wire::{Message, Ping, Request, RequestWhich, Response, Status};
+use memkv_transport::verify::Checker;
+use memkv_wire::{RdmaMemory, RegionDescriptor, RegionDescriptorWhich};
 
 use crate::config::Config;
-use crate::error::{ConnectionError, PeerMisbehaved};
+use crate::core::Sharing;
+use crate::error::ConnectionError;
+use crate::local;
 
 /// How long RDMA is left alone after it failed, where there is TCP to go on with.
 const AVOID_MS: u64 = 30_000;
@@ -28,9 +35,16 @@ pub(crate) struct Rdma(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    devices: Vec<Arc<Device>>,
+    devices: Vec<Opened>,
     avoid_until_ms: u64,
     told: bool,
+}
+
+/// A device, and the client's memory on it if it could be registered.
+#[derive(Debug, Clone)]
+struct Opened {
+    device: Arc<Device>,
+    memory: Option<Arc<Memory>>,
 }
 
 /// A connection over RDMA, or over TCP when the server has no queue pair to give.
@@ -38,6 +52,7 @@ pub(crate) struct Asked {
     pub reader: Reader,
     pub writer: Writer,
     pub server: ServerInfo,
+    pub sharing: Sharing,
 }
 
 impl Rdma {
@@ -60,33 +75,53 @@ impl Rdma {
         &self,
         config: &Config,
         terms: &ClientTerms,
-        pool: &BufPool,
+        pools: (&BufPool, &BufPool),
         place: u16,
     ) -> Result<Asked, ConnectionError> {
-        let device = self.device(config, place).await?;
+        let Opened { device, memory } = self.device(config, pools, place).await?;
         let address = (config.server.host.as_str(), config.server.port);
-        let connected = rdma::connect(address, &device, &config.key, terms, pool.clone()).await;
+        let pool = pools.1.clone();
+        let connected = match &memory {
+            Some(memory) => rdma::connect_reachable(address, memory, &config.key, terms, pool).await,
+            None => rdma::connect(address, &device, &config.key, terms, pool).await,
+        };
         let (mut reader, mut writer, server) = connected.map_err(|error| why(&error))?;
+        let mut sharing = Sharing::No;
         if server.queue_pair.is_some() {
-            let first = tokio::time::timeout(FIRST_REQUEST_MAX, ping(&mut reader, &mut writer)).await;
-            first.map_err(|_| ConnectionError::RdmaLost)??;
+            let regions = memory.iter().flat_map(|memory| memory.registered()).filter_map(descriptor);
+            let regions: Vec<_> = regions.collect();
+            let first = local::register(&mut reader, &mut writer, &regions);
+            let first = tokio::time::timeout(FIRST_REQUEST_MAX, first).await;
+            if first.map_err(|_| ConnectionError::RdmaLost)?? && !regions.is_empty() {
+                let checker = Checker::new(reader.bulk_key().clone(), config.verify);
+                sharing = Sharing::OneSided(Arc::new(checker));
+            }
             self.lock().told = false;
         }
-        Ok(Asked { reader, writer, server })
+        Ok(Asked { reader, writer, server, sharing })
     }
 
-    async fn device(&self, config: &Config, place: u16) -> Result<Arc<Device>, ConnectionError> {
+    async fn device(
+        &self,
+        config: &Config,
+        (send, receive): (&BufPool, &BufPool),
+        place: u16,
+    ) -> Result<Opened, ConnectionError> {
         let known = self.lock().devices.clone();
         let devices = if known.is_empty() {
-            let names = config.rdma_devices.clone();
-            let opened = tokio::task::spawn_blocking(move || open(&names)).await;
+            let (names, size_bytes) = (config.rdma_devices.clone(), config.rdma_size_bytes);
+            let pools = (send.clone(), receive.clone());
+            let opened = tokio::task::spawn_blocking(move || open(&names, &pools, size_bytes)).await;
             let opened = opened.map_err(|_| ConnectionError::Local)?;
             let opened = opened.map_err(|error| {
                 tracing::debug!(%error, "no RDMA device");
                 ConnectionError::NoRdma
             })?;
-            self.lock().devices.clone_from(&opened);
-            opened
+            let mut state = self.lock();
+            if state.devices.is_empty() {
+                state.devices = opened;
+            }
+            state.devices.clone()
         } else {
             known
         };
@@ -109,31 +144,32 @@ fn why(error: &TransportError) -> ConnectionError {
     }
 }
 
-/// The devices of these names, or the first one that can be used.
-fn open(names: &[String]) -> Result<Vec<Arc<Device>>, RdmaError> {
-    if names.is_empty() {
-        return Ok(vec![Device::open(&Selection::default())?]);
-    }
-    let named = names.iter().map(|name| Selection { device: Some(name.clone()), ..Selection::default() });
-    named.map(|selection| Device::open(&selection)).collect()
+/// The devices of these names, or the first one that can be used, with the memory of both pools.
+fn open(
+    names: &[String],
+    (send, receive): &(BufPool, BufPool),
+    size_bytes: usize,
+) -> Result<Vec<Opened>, RdmaError> {
+    let any = [None];
+    let named: Vec<_> = names.iter().map(|name| Some(name.clone())).collect();
+    let wanted = if named.is_empty() { &any[..] } else { &named };
+    // Registering makes all of it ready.
+    let memory = (size_bytes > 0).then(|| local::provide((send, receive), size_bytes, 0)).flatten();
+    let open = |device: &Option<String>| {
+        let device = Device::open(&Selection { device: device.clone(), ..Selection::default() })?;
+        let memory = memory.and_then(|()| {
+            let registered = Memory::register(&device, &[send, receive], Reach::Peer);
+            let told = |error: &RdmaError| tracing::warn!(%error, "over RDMA, bytes go with the frames");
+            registered.inspect_err(told).ok().map(Arc::new)
+        });
+        Ok(Opened { device, memory })
+    };
+    wanted.iter().map(open).collect()
 }
 
-/// Sends a request and takes its answer, before anyone else uses the connection.
-async fn ping(reader: &mut Reader, writer: &mut Writer) -> Result<(), ConnectionError> {
-    let mut frame = writer.blank();
-    (frame.request_id, frame.last) = (0, true);
-    let request = Request { namespace: &[], which: RequestWhich::Ping(Ping::default()) };
-    request.encode(&mut frame.control).map_err(|_| ConnectionError::Local)?;
-    writer.push(frame).map_err(|_| ConnectionError::Local)?;
-    // A server that closes grants nothing: only reading shows it.
-    let (sent, reply) = tokio::join!(writer.flush(), reader.next());
-    let reply = sent.and(reply).map_err(|error| ConnectionError::from(&error))?;
-    let reply = reply.ok_or(ConnectionError::Closed)?;
-    let message = Message::new(reply.control).map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
-    let response = Response::decode(&message);
-    let response = response.map_err(|_| ConnectionError::Peer(PeerMisbehaved::Message))?;
-    match response.status {
-        Status::Ok => Ok(()),
-        _ => Err(ConnectionError::Closed),
-    }
+/// What a server is told of registered memory.
+fn descriptor(registered: Registered) -> Option<RegionDescriptor> {
+    let RemotePlace { address, key } = registered.place;
+    let which = RegionDescriptorWhich::Rdma(RdmaMemory { address, remote_key: key });
+    Some(RegionDescriptor { id: registered.region?, length: registered.size_bytes as u64, which })
 }

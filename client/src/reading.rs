@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::core::CallOptions;
 use crate::driver::run_all;
 use crate::error::{Error, PeerMisbehaved, StorageError};
-use crate::operation::BATCH_ITEMS_MAX;
 use crate::operation::read::{Collected, ReadRange, ReadReplies, ReadStatus, batch_read_into, read_into};
+use crate::operation::{BATCH_ITEMS_MAX, names};
 
 /// Reads of one message.
 const MESSAGE_READS: usize = 512;
@@ -253,10 +253,10 @@ impl Client {
 
     /// Memory that the server can put a range of known length into, if there is any now.
     fn destination(&self, range: &ReadRange<'_>) -> Option<Buf> {
-        if range.length == 0 || !self.shared().shares() {
+        let size_bytes = usize::try_from(range.length).ok().filter(|size_bytes| *size_bytes > 0)?;
+        if !names(self.shared().naming(), size_bytes) {
             return None;
         }
-        let size_bytes = usize::try_from(range.length).ok()?;
         let pool = self.shared().pool();
         // What is held until a whole batch is answered must not keep other bytes from coming in.
         if pool.available_size_bytes() < pool.budget_size_bytes() / 2 {

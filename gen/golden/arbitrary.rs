@@ -75,13 +75,14 @@ impl<'a> Drawn<'a> for RdmaMemory {
 
 impl<'a> Drawn<'a> for QueuePair<'a> {
     fn draw(draw: &mut Draw<'_, '_, 'a>) -> Result<Self> {
-        draw.spend(3);
+        draw.spend(4);
         Ok(QueuePair {
             number: draw.unsigned(0, 4294967295)? as u32,
             packet_sequence: draw.unsigned(0, 4294967295)? as u32,
             gid: draw.array()?,
             path_mtu_bytes: draw.unsigned(0, 4294967295)? as u32,
             receive_credits: draw.unsigned(0, 4294967295)? as u32,
+            reads_max: draw.unsigned(0, 65535)? as u16,
         })
     }
 }

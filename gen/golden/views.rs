@@ -12,7 +12,11 @@
 pub struct Region<'a> {
     pub id: u32,
     pub offset: u64,
-    /// The bulk MAC of the bytes, present over RDMA, absent through shared memory.
+    /// Over RDMA, in the piece that brings the bytes, whoever sends it: the negotiated bulk MAC of that direction over 64 bytes, the ASCII text
+    /// `memkv region` and zeros, and the bytes. Through shared memory it is absent or ignored.
+    /// \[MKV-REG-7\] Bytes that came one-sided MUST NOT become visible before this MAC, beside the checksum, held on the receiver's own copy; a piece
+    /// of a request without it, or whose MAC does not hold, fails with `checksumMismatch`. A receiver whose operator said so may check a sample
+    /// of the pieces, or none.
     pub mac: Option<&'a [u8; 32]>,
 }
 
@@ -142,6 +146,11 @@ impl<'a> Struct<'a> for RegionDescriptor {
 
 crate::list::struct_element!('a, RegionDescriptor);
 
+/// Memory that the server reaches one-sided, over this connection's queue pair: with RDMA READ for what is written, with RDMA WRITE for
+/// what is read. Only a connection over a queue pair can register it; elsewhere it is `unsupported`.
+/// \[MKV-REG-8\] A client MUST register it in a protection domain in which no queue pair leads to anyone but this server, and a server
+/// MUST NOT let its own memory be reached at all. A region that does not end within 64 bits of address is `invalid`.
+/// \[MKV-REG-9\] The bytes of a read are written before the SEND that names them on the same queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RdmaMemory {
     pub address: u64,
@@ -208,6 +217,9 @@ pub struct QueuePair<'a> {
     /// \[MKV-RDMA-6\] The smaller one of both sides' is used.
     pub path_mtu_bytes: u32,
     pub receive_credits: u32,
+    /// \[MKV-RDMA-7\] The RDMA READs that this side serves at a time; the other one MUST NOT have more under way. 0 for a side that lets nobody
+    /// reach its memory.
+    pub reads_max: u16,
 }
 
 /// Zero, empty and absent; an integer that may not be zero has its least value.
@@ -219,6 +231,7 @@ impl Default for QueuePair<'_> {
             gid: &[0; 16],
             path_mtu_bytes: 0,
             receive_credits: 0,
+            reads_max: 0,
         }
     }
 }
@@ -232,7 +245,7 @@ impl<'a> QueuePair<'a> {
 
 impl<'a> Struct<'a> for QueuePair<'a> {
     const NAME: &'static str = "QueuePair";
-    const DATA_WORDS: u16 = 2;
+    const DATA_WORDS: u16 = 3;
     const POINTER_COUNT: u16 = 1;
 
     fn read(reader: StructReader<'a>, walk: &mut Walk) -> Self {
@@ -241,7 +254,8 @@ impl<'a> Struct<'a> for QueuePair<'a> {
         let gid = walk.array(&reader, 0, "QueuePair.gid");
         let path_mtu_bytes = reader.u32(2);
         let receive_credits = reader.u32(3);
-        QueuePair { number, packet_sequence, gid, path_mtu_bytes, receive_credits }
+        let reads_max = reader.u16(8);
+        QueuePair { number, packet_sequence, gid, path_mtu_bytes, receive_credits, reads_max }
     }
 
     fn measure(&self, measure: &mut Measure) {
@@ -251,9 +265,10 @@ impl<'a> Struct<'a> for QueuePair<'a> {
     fn put(&self, out: &mut Out<'_>, at: usize) {
         out.bytes_at(at * 8, &self.number.to_le_bytes());
         out.bytes_at(at * 8 + 4, &self.packet_sequence.to_le_bytes());
-        out.data(at + 2, self.gid);
+        out.data(at + 3, self.gid);
         out.bytes_at(at * 8 + 8, &self.path_mtu_bytes.to_le_bytes());
         out.bytes_at(at * 8 + 12, &self.receive_credits.to_le_bytes());
+        out.bytes_at(at * 8 + 16, &self.reads_max.to_le_bytes());
     }
 }
 

@@ -102,6 +102,7 @@ impl Visit for QueuePair<'_> {
         self.gid.visit_as("gid", visitor);
         self.path_mtu_bytes.visit_as("pathMtuBytes", visitor);
         self.receive_credits.visit_as("receiveCredits", visitor);
+        self.reads_max.visit_as("readsMax", visitor);
         visitor.leave(name);
     }
 }

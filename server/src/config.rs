@@ -14,7 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 pub use local::{LocalSettings, LocalSocket};
-pub use rdma::{GidType, Rdma, RdmaSettings, Subnet};
+pub use rdma::{GidType, Rdma, RdmaSettings, Subnet, Verify};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 pub use size::ByteSize;
@@ -371,13 +371,15 @@ mod tests {
         assert_eq!(rdma("rdma: {}\n"), Some(least.clone()));
         let devices = vec!["mlx5_0".to_owned()];
         assert_eq!(rdma("rdma: {device: mlx5_0}\n"), Some(RdmaSettings { devices, ..least.clone() }));
-        let text = "rdma:\n  device: [a, b]\n  port: 2\n  gid_type: roce-v1\n  subnet: 10.0.0.0/24\n  connections_max: 9\n";
+        let text = "rdma:\n  device: [a, b]\n  port: 2\n  gid_type: roce-v1\n  subnet: 10.0.0.0/24\n  connections_max: 9\n  memory: 32MiB\n  verify: sampled\n";
         let whole = RdmaSettings {
             devices: vec!["a".to_owned(), "b".to_owned()],
             port: Some(2),
             gid_type: GidType::RoceV1,
             subnet: Some(Subnet("10.0.0.0/24".to_owned())),
             connections_max: 9,
+            memory: ByteSize::from_mib(32),
+            verify: Verify::Sampled,
         };
         assert_eq!(rdma(text), Some(whole));
         for wrong in [
@@ -385,6 +387,7 @@ mod tests {
             "rdma: {gid_type: ib}\n",
             "rdma: {devices: a}\n",
             "rdma: {subnet: 10.0.0.0/33}\n",
+            "rdma: {verify: seldom}\n",
         ] {
             assert!(message(wrong).contains("line 1"), "{wrong}");
         }

@@ -11,6 +11,8 @@ mod control;
 mod drives;
 mod io;
 mod link;
+#[cfg(target_os = "linux")]
+mod one_sided;
 mod regions;
 mod scrub;
 
@@ -73,16 +75,22 @@ enum Ended {
 }
 
 impl Shell {
-    /// Starts the threads for device work that may block.
-    pub fn start(service: Service, drives: Drives) -> std::io::Result<Arc<Shell>> {
+    /// Starts the threads for device work that may block. `registered_bytes`: how much memory of each direction is to lie in one stretch,
+    /// to be registered with RDMA devices.
+    pub fn start(
+        service: Service,
+        drives: Drives,
+        registered_bytes: Option<usize>,
+    ) -> std::io::Result<Arc<Shell>> {
         let threads = if drives.at_once() { 0 } else { drives.threads() };
         let failed_before = service.store().counters().devices_failed;
-        let read = BufPool::new(READ_BYTES_MAX);
+        let (received, read) = (BufPool::new(RECEIVED_BYTES_MAX), BufPool::new(READ_BYTES_MAX));
         // A device fills one stretch of memory in one request; memory is copied from anyway.
-        if !drives.at_once()
-            && let Err(error) = read.use_huge_pages(READ_BYTES_MAX)
-        {
-            tracing::warn!(%error, "no stretch of memory for reads: they take what the allocator gives");
+        let read_bytes = registered_bytes.or((!drives.at_once()).then_some(READ_BYTES_MAX));
+        for (pool, bytes) in [(&received, registered_bytes), (&read, read_bytes)] {
+            if let Some(Err(error)) = bytes.map(|bytes| pool.use_huge_pages(bytes)) {
+                tracing::warn!(%error, "no stretch of memory for payloads: they take what the allocator gives");
+            }
         }
         let shell = Arc::new(Shell {
             service: Mutex::new(service),
@@ -91,7 +99,7 @@ impl Shell {
             drives_failed: AtomicU64::new(failed_before),
             queue: Arc::new(Queue::new(threads)),
             begun: Instant::now(),
-            received: BufPool::new(RECEIVED_BYTES_MAX),
+            received,
             read,
             mapped: Arc::default(),
             stopped: Notify::new(),
@@ -103,6 +111,11 @@ impl Shell {
                 .spawn(move || queue.run(|jobs| shell.upgrade().is_some_and(|shell| shell.run(jobs))))?;
         }
         Ok(shell)
+    }
+
+    /// The memory that payloads come into, and that devices are read into.
+    pub fn pools(&self) -> [&BufPool; 2] {
+        [&self.received, &self.read]
     }
 
     pub fn now_ms(&self) -> u64 {

@@ -114,7 +114,8 @@ async fn run_async(
     let storage = storage::open(&settings.storage, directory)?;
     let server_id = storage.store.server_id();
     let service = Service::new(storage.store, ServiceLimits::default(), 0);
-    let shell = Shell::start(service, storage.drives)?;
+    let registered_bytes = settings.rdma.as_ref().map(|rdma| rdma.memory.bytes() as usize);
+    let shell = Shell::start(service, storage.drives, registered_bytes)?;
     let data_directory = directory.map(DataDirectory::path);
     let scrubber = match settings.storage.medium {
         Medium::Memory { .. } => None,
@@ -140,10 +141,11 @@ async fn run_async(
     let local = Local::open(&settings.local, directory.map(DataDirectory::path), address)?;
     // It may block, and nobody is served yet.
     #[cfg(target_os = "linux")]
-    let rdma = settings.rdma.as_ref().map(rdma::open).transpose()?;
+    let rdma = settings.rdma.as_ref().map(|rdma| rdma::open(rdma, shell.pools())).transpose()?;
     let door = Arc::new(Door {
         #[cfg(target_os = "linux")]
         rdma,
+        rdma_verify: settings.rdma.as_ref().map(|rdma| rdma.verify.into()).unwrap_or_default(),
         keys: KeyRing::new(keys),
         terms: terms(server_id, String::new()),
         terms_here: terms(server_id, local.path()),

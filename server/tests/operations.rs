@@ -27,6 +27,15 @@ macro_rules! in_all_ways {
                 }
             })*
         }
+        #[cfg(target_os = "linux")]
+        mod over_rdma_one_sided {
+            $(#[tokio::test] async fn $name() {
+                if super::rdma::device(concat!("over_rdma_one_sided::", stringify!($name))).is_some() {
+                    super::$name((super::Mode::File, super::Wire::OneSided)).await;
+                    super::$name((super::Mode::Memory, super::Wire::OneSided)).await;
+                }
+            })*
+        }
     };
 }
 

@@ -52,7 +52,11 @@ async fn settle(server: &Server, before: [u64; 3]) {
 async fn leave_in_the_middle(mut client: Client, round: usize) {
     let value = bytes(round as u64, 3 * BLOCK);
     let (sums, whole) = (sums(&value), checksum(&value));
-    let pieces = [piece(0, 0, BLOCK, &sums[0])];
+    let mut pieces = [piece(0, 0, BLOCK, &sums[0])];
+    let mac = client.mac(&value[..BLOCK]);
+    if client.signs {
+        pieces[0].which = PieceWhich::Region(Region { id: 1, offset: 0, mac: mac.as_ref() });
+    }
     let which = RequestWhich::Write(Write {
         key: b"never whole",
         length: value.len() as u64,
@@ -63,7 +67,9 @@ async fn leave_in_the_middle(mut client: Client, round: usize) {
     let id = client.next_id();
     let mut frame = memkv_transport::stream::Outgoing { request_id: id, ..Default::default() };
     Request { namespace: b"test", which }.encode(&mut frame.control).unwrap();
-    frame.payload.push(memkv_transport::buf::Buf::copy_of(&value[..BLOCK]).unwrap());
+    if !client.signs {
+        frame.payload.push(memkv_transport::buf::Buf::copy_of(&value[..BLOCK]).unwrap());
+    }
     client.writer.push(frame).unwrap();
     // As much as fits: then the connection is dropped, with requests on their way.
     client.writer.write().await.unwrap();
@@ -77,10 +83,16 @@ async fn a_thousand_clients_leave_nothing_behind() {
     };
     let before = resources();
     for round in 0..1000 {
-        let mut client = rdma::connect_on(&device, &server.address, (round % 200) as u8).await.unwrap();
+        let id = (round % 200) as u8;
+        // Every other one that leaves in the middle has the server fetch from it.
+        let mut client = match round % 4 {
+            0 => rdma::connect_one_sided_on(&device, &server.address, id, BLOCK).await.unwrap(),
+            _ => rdma::connect_on(&device, &server.address, id).await.unwrap(),
+        };
         if round % 10 == 0 {
             let (key, value) = (round.to_string(), bytes(round as u64, 20_000));
             assert_eq!(client.write(key.as_bytes(), &value).await, Status::Ok);
+            client.memory = None;
             assert!(client.read(key.as_bytes(), 0, 0).await.as_deref() == Ok(&value[..]));
         }
         if round % 2 == 0 {
@@ -97,7 +109,7 @@ async fn a_thousand_clients_leave_nothing_behind() {
 #[tokio::test]
 async fn victim() {
     let Ok(address) = std::env::var(VICTIM) else { return };
-    let mut client = rdma::connect(&address, 7).await.unwrap();
+    let mut client = rdma::connect_one_sided(&address, 7).await.unwrap();
     let value = bytes(1, 2 * BLOCK);
     assert_eq!(client.write(b"large", &value).await, Status::Ok);
     println!("\nready");
@@ -143,6 +155,197 @@ async fn a_killed_server_is_noticed() {
     while resources() != before {
         tokio::task::yield_now().await;
     }
+}
+
+fn region<'a>(id: u32, offset: u64, mac: Option<&'a [u8; 32]>) -> Region<'a> {
+    Region { id, offset, mac }
+}
+
+/// Writes a value of one piece that lies in a region; what the server says, if it stays.
+async fn write_from(client: &mut Client, key: &[u8], place: Region<'_>, value: &[u8]) -> Option<Status> {
+    let sum = memkv_wire::checksum::block(value);
+    let pieces = [Piece { which: PieceWhich::Region(place), ..piece(0, 0, value.len(), &sum) }];
+    let which = RequestWhich::Write(Write {
+        key,
+        length: value.len() as u64,
+        checksum: None,
+        allocation: 0,
+        pieces: List::from(&pieces),
+    });
+    Some(client.try_call(which, &[]).await?.last()?.status())
+}
+
+async fn read_into(client: &mut Client, key: &[u8], place: Region<'_>) -> Status {
+    let destination = Destination { which: DestinationWhich::Region(place) };
+    let which = RequestWhich::Read(Read { key, offset: 0, length: 0, destination });
+    client.call(which, &[]).await.last().unwrap().status()
+}
+
+/// Neither a forged MAC nor none, nor memory that changed after its MAC was made, makes anything visible.
+//= MKV-REG-7 test
+#[tokio::test]
+async fn bytes_are_what_their_mac_says() {
+    let Some((_turn, _device, _directory, server)) = begin("bytes_are_what_their_mac_says").await else {
+        return;
+    };
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let value = bytes(4, 300_000);
+    let put = |client: &Client, value: &[u8]| client.memory.as_ref().unwrap().write(0, value).unwrap();
+    put(&client, &value);
+    let mac = client.mac(&value).unwrap();
+    let forged = std::array::from_fn(|at| mac[at] ^ u8::from(at == 31));
+    for given in [None, Some(&forged), Some(&[0; 32])] {
+        let answer = write_from(&mut client, b"k", region(1, 0, given), &value).await;
+        assert_eq!(answer, Some(Status::ChecksumMismatch));
+    }
+    let mut changed = value.clone();
+    changed[299_999] ^= 1;
+    put(&client, &changed);
+    let answer = write_from(&mut client, b"k", region(1, 0, Some(&mac)), &value).await;
+    assert_eq!(answer, Some(Status::ChecksumMismatch));
+    // The MAC of what is there, and the checksum of what was there.
+    let other = client.mac(&changed).unwrap();
+    let answer = write_from(&mut client, b"k", region(1, 0, Some(&other)), &value).await;
+    assert_eq!(answer, Some(Status::ChecksumMismatch));
+    assert_eq!(client.exists(&[b"k"]).await, [0]);
+    put(&client, &value);
+    assert_eq!(write_from(&mut client, b"k", region(1, 0, Some(&mac)), &value).await, Some(Status::Ok));
+    assert!(client.read(b"k", 0, 0).await.as_deref() == Ok(&value[..]));
+}
+
+/// A server that was told to check nothing takes what the client says, and finds out when it reads.
+#[tokio::test]
+async fn a_server_that_checks_nothing_finds_out_when_it_reads() {
+    let test = "a_server_that_checks_nothing_finds_out_when_it_reads";
+    let Some((_turn, _device, directory, server)) = begin(test).await else { return };
+    drop(server);
+    let server = Server::start_with(Mode::Memory, directory.path(), KEY, "rdma: {verify: never}\n");
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let value = bytes(4, 300_000);
+    let mut changed = value.clone();
+    changed[7] ^= 1;
+    for (key, there, status) in [(&b"good"[..], &value, Status::Ok), (b"bad", &changed, Status::NotFound)] {
+        client.memory.as_ref().unwrap().write(0, there).unwrap();
+        assert_eq!(write_from(&mut client, key, region(1, 0, None), &value).await, Some(Status::Ok));
+        assert_eq!(read_into(&mut client, key, region(1, 1 << 20, None)).await, status);
+    }
+}
+
+//= MKV-REG-1 test
+//= MKV-REG-8 test
+#[tokio::test]
+async fn places_outside_of_the_own_memory_are_refused() {
+    let test = "places_outside_of_the_own_memory_are_refused";
+    let Some((_turn, device, _directory, server)) = begin(test).await else { return };
+    let (mut client, registered) =
+        rdma::connect_reachable(&device, &server.address, 1, MEMORY_BYTES).await.unwrap();
+    let mut endless = registered;
+    endless.place.address = u64::MAX - 4096;
+    assert_eq!(rdma::register(&mut client, &[(1, endless)]).await, Status::Invalid);
+    assert_eq!(rdma::register(&mut client, &[(1, registered), (1, registered)]).await, Status::Invalid);
+    let value = bytes(4, 50_000);
+    let mac = client.mac(&value).unwrap();
+    let answer = write_from(&mut client, b"k", region(1, 0, Some(&mac)), &value).await;
+    assert_eq!(answer, Some(Status::Invalid), "none is registered");
+    assert_eq!(rdma::register(&mut client, &[(1, registered)]).await, Status::Ok);
+    assert_eq!(rdma::register(&mut client, &[(1, registered)]).await, Status::Invalid, "twice");
+    assert_eq!(client.write(b"v", &value).await, Status::Ok);
+    let end = registered.size_bytes as u64;
+    for (id, offset) in [(1, end), (1, end - 49_999), (1, u64::MAX), (1, u64::MAX - 49_999), (2, 0)] {
+        let answer = write_from(&mut client, b"k", region(id, offset, Some(&mac)), &value).await;
+        assert_eq!(answer, Some(Status::Invalid), "{id} {offset}");
+        assert_eq!(read_into(&mut client, b"v", region(id, offset, None)).await, Status::Invalid);
+    }
+    assert_eq!(read_into(&mut client, b"v", region(1, end - 50_000, None)).await, Status::Ok);
+    // The other kind of memory, and other kinds of connections.
+    let which = RegionDescriptorWhich::SharedMemory;
+    let shared = [RegionDescriptor { id: 9, length: 1, which }];
+    let ping = Ping { echo: 1, regions: List::from(&shared), ..Default::default() };
+    assert_eq!(client.call(RequestWhich::Ping(ping), &[]).await[0].status(), Status::Unsupported);
+    for wire in [Wire::Tcp, Wire::Local] {
+        let mut other = Client::connect_over(wire, &server.address, 2).await;
+        assert_eq!(rdma::register(&mut other, &[(5, registered)]).await, Status::Unsupported);
+    }
+    // What was released is not registered any more.
+    let ping = Ping { echo: 1, released: List::from(&[1]), ..Default::default() };
+    assert_eq!(client.call(RequestWhich::Ping(ping), &[]).await[0].status(), Status::Ok);
+    let answer = write_from(&mut client, b"k", region(1, 0, Some(&mac)), &value).await;
+    assert_eq!(answer, Some(Status::Invalid));
+}
+
+/// A place that the client's device does not know ends that client's connection, and nobody else's.
+#[tokio::test]
+async fn a_wrong_key_ends_one_connection_alone() {
+    let test = "a_wrong_key_ends_one_connection_alone";
+    let Some((_turn, device, _directory, server)) = begin(test).await else { return };
+    let mut healthy = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let value = bytes(4, 50_000);
+    assert_eq!(healthy.write(b"v", &value).await, Status::Ok);
+    for writes in [true, false] {
+        let (mut client, mut registered) =
+            rdma::connect_reachable(&device, &server.address, 2, BLOCK).await.unwrap();
+        registered.place.key ^= 0x5500;
+        assert_eq!(rdma::register(&mut client, &[(1, registered)]).await, Status::Ok);
+        let mac = client.mac(&value).unwrap();
+        if writes {
+            assert_eq!(write_from(&mut client, b"k", region(1, 0, Some(&mac)), &value).await, None);
+        } else {
+            let destination = Destination { which: DestinationWhich::Region(region(1, 0, None)) };
+            let which = RequestWhich::Read(Read { key: b"v", offset: 0, length: 0, destination });
+            assert!(client.try_call(which, &[]).await.is_none());
+        }
+    }
+    assert_eq!(healthy.exists(&[b"k", b"v"]).await, [0, 50_000]);
+    assert!(healthy.read(b"v", 0, 0).await.as_deref() == Ok(&value[..]));
+}
+
+/// One SEND each way for an operation, whatever its size, beside the transfers and a grant now and then.
+#[tokio::test]
+async fn an_operation_takes_one_message_each_way() {
+    let test = "an_operation_takes_one_message_each_way";
+    let Some((_turn, _device, _directory, server)) = begin(test).await else { return };
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let counts = |client: &mut Client| match client.reader.io_mut() {
+        memkv_transport::net::ReadHalf::Rdma(half) => half.counts(),
+        _ => panic!("over RDMA"),
+    };
+    let before = counts(&mut client);
+    for (round, length) in [20_000, 300_000, BLOCK, BLOCK].into_iter().enumerate() {
+        let value = bytes(round as u64, length);
+        assert_eq!(client.write(&[round as u8], &value).await, Status::Ok);
+        assert!(client.read(&[round as u8], 0, 0).await.as_deref() == Ok(&value[..]));
+    }
+    let after = counts(&mut client);
+    assert_eq!((after.messages - before.messages, after.received - before.received), (8, 8));
+    assert_eq!(after.grants, before.grants);
+}
+
+/// An allocation whose lease ended takes no bytes any more, and the connection goes on.
+#[tokio::test]
+async fn an_expired_lease_is_told() {
+    let Some((_turn, _device, _directory, server)) = begin("an_expired_lease_is_told").await else { return };
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let value = bytes(4, 50_000);
+    let allocate = Allocate { key: b"k", length: 50_000, checksum: None, lease_ms: 1 };
+    let made = client.call(RequestWhich::Allocate(allocate), &[]).await;
+    let allocation = made[0].with(|response| match response.which {
+        ResponseWhich::Allocate(reply) => reply.allocation,
+        _ => panic!("another arm"),
+    });
+    client.memory.as_ref().unwrap().write(0, &value).unwrap();
+    let (mac, sum) = (client.mac(&value).unwrap(), memkv_wire::checksum::block(&value));
+    let which = PieceWhich::Region(region(1, 0, Some(&mac)));
+    let pieces = [Piece { which, ..piece(0, 0, value.len(), &sum) }];
+    loop {
+        let write =
+            Write { key: b"k", length: 50_000, checksum: None, allocation, pieces: List::from(&pieces) };
+        match client.call(RequestWhich::Write(write), &[]).await.last().unwrap().status() {
+            Status::Ok => {}
+            status => break assert_eq!(status, Status::LeaseExpired),
+        }
+    }
+    assert_eq!(client.exists(&[b"k"]).await, [0]);
+    assert_eq!(client.write(b"k", &value).await, Status::Ok);
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ fn shell() -> Arc<Shell> {
     store::format(&mut devices, &config, FormatOptions { server_id: [1; 16], secrets: [2; 32] }).unwrap();
     let (store, _) = Store::open(0, config, &mut devices).unwrap();
     let service = Service::new(store, ServiceLimits::default(), 0);
-    Shell::start(service, Drives::new(devices, vec!["memory".to_owned()], true, 1)).unwrap()
+    Shell::start(service, Drives::new(devices, vec!["memory".to_owned()], true, 1), None).unwrap()
 }
 
 fn door() -> Arc<Door> {
@@ -54,6 +54,7 @@ fn door() -> Arc<Door> {
         terms_here: terms,
         gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
         rdma: None,
+        rdma_verify: Default::default(),
     })
 }
 

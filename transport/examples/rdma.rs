@@ -60,7 +60,7 @@ mod linux {
         client.connect(&server.identity(), true)?;
         let server = server.receive()?;
         server.connect(&client.identity(), false)?;
-        Ok([client.split(near, None)?, server.split(far, None)?])
+        Ok([client.split(near, None, None)?, server.split(far, None, None)?])
     }
 
     async fn sockets() -> Result<(TcpStream, TcpStream), Failure> {
@@ -183,6 +183,7 @@ mod linux {
                     last: true,
                     control,
                     payload: vec![payload.clone()],
+                    ..Outgoing::default()
                 })?;
                 writer.flush().await?;
             }

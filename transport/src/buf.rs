@@ -86,6 +86,16 @@ struct Shared {
     slab: Slab,
 }
 
+/// A pool's one stretch of memory.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// The id that it was given to the pool with.
+    pub region: Option<u32>,
+    pub base: NonNull<u8>,
+    pub size_bytes: usize,
+}
+
 /// Where in shared memory a buffer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -158,6 +168,15 @@ impl BufPool {
             while shelves.evict(false) {}
         }
         Ok(reserved)
+    }
+
+    /// The one stretch of memory that blocks are taken from first, if there is one. It stays where it is for as long as the pool lives.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn stretch(&self) -> Option<Stretch> {
+        let shelves = self.0.lock();
+        let shared = shelves.shared.as_ref()?;
+        let (base, size_bytes) = shared.slab.extent();
+        Some(Stretch { region: shared.region, base, size_bytes })
     }
 
     /// A buffer of exactly this length, if the budget allows it now and nobody is waiting.

@@ -31,3 +31,4 @@ pub mod session;
 pub mod shared;
 pub mod stream;
 pub mod tcp;
+pub mod verify;

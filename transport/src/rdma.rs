@@ -3,7 +3,8 @@
 //! - [`device`]: which device, port and address;
 //! - [`endpoint`]: the byte stream over a queue pair, which [`crate::net`] makes a connection's halves of;
 //! - [`connect`], [`accept`] and [`Offer`]: how two sides come to have one;
-//! - `memory`, `queue_pair` and `sys`: the verbs themselves.
+//! - [`OneSided`]: bytes between the memory of both sides, beside the stream;
+//! - `memory`, `queue_pair`, `transfer` and `sys`: the verbs themselves.
 //!
 //! The library is loaded when the first device is opened; where there is none, that is an error and nothing else changes. What a queue
 //! pair needs to know of its peer rides in `Connect` and its reply ([`crate::session`]).
@@ -16,14 +17,17 @@ mod memory;
 mod queue_pair;
 mod setup;
 mod sys;
+mod transfer;
 
 use std::ffi::CStr;
 
 use crate::error::TransportError;
 
 pub use self::device::{Device, GidType, Selection, Subnet};
-pub use self::endpoint::{Endpoint, Prepared, ReadHalf, WriteHalf};
-pub use self::setup::{Offer, accept, connect};
+pub use self::endpoint::{Counts, Endpoint, Fetch, OneSided, Prepared, ReadHalf, WriteHalf};
+pub use self::memory::{Memory, Reach, Registered, RemotePlace};
+pub use self::setup::{Offer, accept, connect, connect_reachable};
+pub use self::transfer::Part;
 
 /// Why RDMA cannot be used, here or now.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,8 @@ pub enum RdmaError {
     Registration { size_bytes: usize, source: std::io::Error },
     #[error("the RDMA device's provider has no way to post requests")]
     NoPosting,
+    #[error("the queue pair is not connected any more")]
+    Broken,
     #[error("cannot {doing}: {source}")]
     System { doing: &'static str, source: std::io::Error },
 }

@@ -186,6 +186,11 @@ impl Receiver {
         &self.pool
     }
 
+    /// The key of the peer's tags.
+    pub fn bulk_key(&self) -> &BulkKey {
+        &self.opener.bulk_key
+    }
+
     /// Where to put the bytes that come next. Empty while a frame waits to be taken, while the pool is exhausted, and
     /// after an error.
     pub fn space(&mut self) -> &mut [u8] {

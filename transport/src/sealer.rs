@@ -85,6 +85,11 @@ impl Sealer {
         Ok(Some(hasher.finish()))
     }
 
+    /// The key of the tags.
+    pub fn bulk_key(&self) -> &BulkKey {
+        &self.bulk_key
+    }
+
     /// The sequence number of the next frame.
     pub fn sequence(&self) -> u64 {
         self.sequence

@@ -125,6 +125,8 @@ pub struct QueuePairIdentity {
     pub path_mtu_bytes: u32,
     /// The SENDs that it has room for from the beginning.
     pub receive_credits: u32,
+    /// The RDMA READs that it serves at a time.
+    pub reads_max: u16,
 }
 
 impl QueuePairIdentity {
@@ -135,6 +137,7 @@ impl QueuePairIdentity {
             gid: *wire.gid,
             path_mtu_bytes: wire.path_mtu_bytes,
             receive_credits: wire.receive_credits,
+            reads_max: wire.reads_max,
         }
     }
 
@@ -145,6 +148,7 @@ impl QueuePairIdentity {
             gid: &self.gid,
             path_mtu_bytes: self.path_mtu_bytes,
             receive_credits: self.receive_credits,
+            reads_max: self.reads_max,
         }
     }
 }

@@ -13,11 +13,11 @@ use std::task::{Poll, ready};
 
 use memkv_wire::control::ControlBuf;
 use memkv_wire::frame::TAG_SIZE_BYTES;
-use memkv_wire::mac::{Key, KeyRing, Tag};
+use memkv_wire::mac::{BulkKey, Key, KeyRing, Tag};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::buf::{Buf, BufPool};
+use crate::buf::{Buf, BufPool, Place};
 use crate::error::{SealError, SetupError, TransportError};
 use crate::receiver::{Frame, Receiver, Step};
 use crate::sealer::{Sealer, check};
@@ -66,6 +66,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         &mut self.io
     }
 
+    /// The key of the peer's tags.
+    pub fn bulk_key(&self) -> &BulkKey {
+        self.receiver.bulk_key()
+    }
+
     /// The bytes of a frame that is not whole yet; 0 between two frames. A peer that stays in one holds memory.
     pub fn pending_size_bytes(&self) -> usize {
         self.receiver.pending_size_bytes()
@@ -105,9 +110,27 @@ pub struct Outgoing {
     pub control: ControlBuf,
     /// The payload's parts, in order.
     pub payload: Vec<Buf>,
+    /// Bytes that go beside it, one-sided. Who moves them, and when, is not the writer's business.
+    pub beside: Vec<Beside>,
+}
+
+/// Bytes that a frame names and does not carry: their MAC goes into its control message as it is sealed.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// Where in the control message the MAC has its 32 bytes.
+    pub mac_at: usize,
+    pub bytes: Buf,
+    /// Where in the peer's memory they go; `None`: the peer fetches them.
+    pub to: Option<Place>,
 }
 
 impl Outgoing {
+    /// The bytes of its payload, and of those beside it.
+    pub fn payload_size_bytes(&self) -> usize {
+        let carried = self.payload.iter().map(|part| part.len());
+        carried.chain(self.beside.iter().map(|beside| beside.bytes.len())).sum()
+    }
+
     fn size_bytes(&self) -> usize {
         self.control.frame().len() + self.payload.iter().map(|part| part.len()).sum::<usize>()
     }
@@ -117,6 +140,7 @@ impl Outgoing {
         size_of::<Outgoing>()
             + self.control.capacity_size_bytes()
             + self.payload.capacity() * size_of::<Buf>()
+            + self.beside.capacity() * size_of::<Beside>()
     }
 }
 
@@ -136,6 +160,8 @@ struct Queued {
     frame: Outgoing,
     size_bytes: usize,
     tag: Option<Tag>,
+    /// What was read to seal it, beside its own bytes.
+    beside_size_bytes: usize,
     /// How many frames went before it that were pushed after it.
     overtaken: u16,
 }
@@ -145,6 +171,7 @@ struct Queued {
 pub struct Written {
     pub frames: u64,
     pub control_size_bytes: usize,
+    /// With the bytes beside frames.
     pub payload_size_bytes: usize,
 }
 
@@ -181,6 +208,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
     }
 
+    /// The key of this side's tags.
+    pub fn bulk_key(&self) -> &BulkKey {
+        self.sealer.bulk_key()
+    }
+
     /// What is written to.
     pub fn io_mut(&mut self) -> &mut W {
         &mut self.io
@@ -206,7 +238,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         for overtaken in self.queue.range_mut(place..) {
             overtaken.overtaken += 1;
         }
-        self.queue.insert(place, Queued { frame, size_bytes, tag: None, overtaken: 0 });
+        self.queue.insert(place, Queued { frame, size_bytes, tag: None, beside_size_bytes: 0, overtaken: 0 });
         Ok(())
     }
 
@@ -305,10 +337,18 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             if self.sealed_frames > 0 && self.sealed_size_bytes + queued.size_bytes > SEALED_SIZE_BYTES_MAX {
                 break;
             }
-            let Outgoing { request_id, last, control, payload } = &mut queued.frame;
+            let Outgoing { request_id, last, control, payload, beside } = &mut queued.frame;
+            for Beside { mac_at, bytes, .. } in beside.drain(..) {
+                let mut hasher = self.sealer.bulk_key().begin_region();
+                hasher.update(&bytes);
+                queued.beside_size_bytes += bytes.len();
+                if let Some(place) = control.control_mut().get_mut(mac_at..mac_at + TAG_SIZE_BYTES) {
+                    place.copy_from_slice(&hasher.finish());
+                }
+            }
             queued.tag = self.sealer.sign(*request_id, *last, control, payload)?;
             self.sealed_frames += 1;
-            self.sealed_size_bytes += queued.size_bytes;
+            self.sealed_size_bytes += queued.size_bytes + queued.beside_size_bytes;
         }
         Ok(())
     }
@@ -319,14 +359,16 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         while let Some(front) = self.queue.front()
             && self.written_size_bytes >= front.size_bytes
         {
-            let Some(Queued { mut frame, size_bytes, .. }) = self.queue.pop_front() else { break };
+            let Some(Queued { mut frame, size_bytes, beside_size_bytes, .. }) = self.queue.pop_front() else {
+                break;
+            };
             self.written_size_bytes -= size_bytes;
             self.queued_size_bytes -= size_bytes;
-            self.sealed_size_bytes -= size_bytes;
+            self.sealed_size_bytes -= size_bytes + beside_size_bytes;
             self.sealed_frames -= 1;
             self.written.frames += 1;
             self.written.control_size_bytes += frame.control.control().len();
-            self.written.payload_size_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
+            self.written.payload_size_bytes += frame.payload_size_bytes() + beside_size_bytes;
             frame.payload.clear();
             if self.spare_size_bytes + frame.capacity_size_bytes() <= SPARE_SIZE_BYTES_MAX {
                 self.spare_size_bytes += frame.capacity_size_bytes();

@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use memkv_transport::error::TransportError;
 use memkv_transport::net::{ReadHalf, Reader, Writer};
-use memkv_transport::rdma::{self, Device, Offer, Prepared, RdmaError, Selection};
+use memkv_transport::rdma::{
+    self, Device, Memory, Offer, Part, Prepared, RdmaError, Reach, Registered, RemotePlace, Selection,
+};
 use memkv_transport::session::{ClientTerms, ServerInfo, SetupGate};
 use memkv_transport::stream::Outgoing;
-use memkv_transport::{buf::Buf, tcp};
+use memkv_transport::shared::SharedMemory;
+use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufMut, BufPool};
+use memkv_transport::tcp;
 use memkv_wire::mac::BulkAlgorithm;
 use support::{key, pool, request, response, ring, server_terms};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,6 +91,7 @@ async fn frames_of_every_size_go_both_ways() {
             last: true,
             control: request(u64::from(id)),
             payload: parts(&payload),
+            ..Outgoing::default()
         };
         let answer = async {
             let frame = server_reader.next().await.unwrap().unwrap();
@@ -94,7 +99,11 @@ async fn frames_of_every_size_go_both_ways() {
             assert!(frame.payload.as_deref().unwrap_or_default() == &payload[..], "{size} bytes");
             let payload = frame.payload.into_iter().collect();
             let control = response(u64::from(id));
-            send(&mut server_writer, Outgoing { request_id: id, last: true, control, payload }).await;
+            send(
+                &mut server_writer,
+                Outgoing { request_id: id, last: true, control, payload, ..Outgoing::default() },
+            )
+            .await;
         };
         let (frame, (), ()) = tokio::join!(reader.next(), send(&mut writer, sent), answer);
         let frame = frame.unwrap().unwrap();
@@ -116,7 +125,7 @@ async fn streams(device: &Arc<Device>) -> [(rdma::ReadHalf, rdma::WriteHalf); 2]
     client.connect(&identity, true).unwrap();
     let server = server.receive().unwrap();
     server.connect(&client.identity(), false).unwrap();
-    [client.split(near.unwrap(), None).unwrap(), server.split(far.unwrap().0, None).unwrap()]
+    [client.split(near.unwrap(), None, None).unwrap(), server.split(far.unwrap().0, None, None).unwrap()]
 }
 
 /// Both sides write far more than the other has room for before either reads: whatever the order of reading, all of it arrives, and the
@@ -162,7 +171,7 @@ async fn without_a_queue_pair_the_frames_go_over_tcp() {
     let ((_reader, mut writer, server), (mut server_reader, _server_writer)) =
         connect(&device, &none).await.unwrap();
     assert!(server.queue_pair.is_none());
-    let frame = Outgoing { request_id: 3, last: true, control: request(3), payload: Vec::new() };
+    let frame = Outgoing { request_id: 3, last: true, control: request(3), ..Outgoing::default() };
     send(&mut writer, frame).await;
     assert_eq!(server_reader.next().await.unwrap().unwrap().request_id, 3);
 
@@ -199,6 +208,132 @@ async fn a_server_without_rdma_is_no_error() {
     assert_eq!(server.bulk_mac, BulkAlgorithm::preference()[0]);
 }
 
+/// Ends of which the first lets its memory be reached by the second, which has memory of its own to move it from and to.
+async fn reachable(device: &Arc<Device>, memory: &Arc<Memory>) -> [(rdma::ReadHalf, rdma::WriteHalf); 2] {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let client = Prepared::reachable(device, Reach::Peer).unwrap().receive().unwrap();
+    let server = Prepared::new(device).unwrap();
+    //= MKV-RDMA-7 test
+    assert_eq!((server.identity().reads_max, client.identity().reads_max > 0), (0, true));
+    client.connect(&server.identity(), true).unwrap();
+    let server = server.receive().unwrap();
+    server.connect(&client.identity(), false).unwrap();
+    let own = Memory::register(device, &[&moving_pool()], Reach::Own).unwrap();
+    let near = client.split(near.unwrap(), Some(Arc::clone(memory)), None).unwrap();
+    [near, server.split(far.unwrap().0, Some(Arc::new(own)), None).unwrap()]
+}
+
+fn moving_pool() -> BufPool {
+    let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+    pool.use_huge_pages(BUDGET_SIZE_BYTES_MIN).unwrap();
+    pool
+}
+
+/// A pool that a peer reaches, and where it is.
+fn reached_pool(device: &Arc<Device>) -> (BufPool, Arc<Memory>, Registered) {
+    let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
+    pool.share(7, SharedMemory::create(BUDGET_SIZE_BYTES_MIN).unwrap());
+    let memory = Memory::register(device, &[&pool], Reach::Peer).unwrap();
+    let registered = memory.registered().next().unwrap();
+    assert_eq!((registered.region, registered.size_bytes), (Some(7), BUDGET_SIZE_BYTES_MIN));
+    (pool, Arc::new(memory), registered)
+}
+
+fn place_of(registered: &Registered, bytes: &Buf) -> RemotePlace {
+    let RemotePlace { address, key } = registered.place;
+    RemotePlace { address: address + bytes.place().unwrap().offset, key }
+}
+
+/// Bytes are fetched in any number of pieces, more than the queue takes at a time, into memory that is registered and memory that is not.
+#[tokio::test]
+async fn memory_is_fetched_one_sided() {
+    let Some(device) = device("memory_is_fetched_one_sided") else { return };
+    let (pool, memory, registered) = reached_pool(&device);
+    let [(_read, _write), (far_read, _far_write)] = reachable(&device, &memory).await;
+    let one_sided = far_read.one_sided().unwrap();
+    let value = bytes(5, 1 << 20);
+    let mut source = pool.try_take(value.len()).unwrap();
+    source.copy_from_slice(&value);
+    let from = place_of(&registered, &source.freeze());
+    let mut fetches = 0;
+    for count in [1, 4, 256] {
+        let size_bytes = value.len() / count;
+        let part = |at: usize| {
+            let from = RemotePlace { address: from.address + (at * size_bytes) as u64, ..from };
+            Part { at: at * size_bytes, size_bytes, from }
+        };
+        let parts: Vec<_> = (0..count).rev().map(part).collect();
+        for into in [moving_pool().try_take(value.len()), BufMut::unpooled(value.len())] {
+            let fetched = one_sided.fetch(into.unwrap(), &parts).unwrap().await.unwrap();
+            assert!(fetched[..] == value[..], "{count} pieces");
+            fetches += count as u64;
+        }
+    }
+    // Given up before they ended: the memory stays with the device for as long as that writes to it.
+    for _ in 0..8 {
+        let into = moving_pool().try_take(value.len()).unwrap();
+        drop(one_sided.fetch(into, &[Part { at: 0, size_bytes: value.len(), from }]).unwrap());
+    }
+    let counts = far_read.counts();
+    assert_eq!((counts.fetches, counts.messages, counts.puts), (fetches + 8, 0, 0));
+}
+
+/// What was put is there when a later message is, however many there are.
+//= MKV-REG-9 test
+#[tokio::test]
+async fn memory_is_put_before_the_message_after_it() {
+    let Some(device) = device("memory_is_put_before_the_message_after_it") else { return };
+    let (pool, memory, registered) = reached_pool(&device);
+    let [(mut read, _write), (far_read, mut far_write)] = reachable(&device, &memory).await;
+    let one_sided = far_read.one_sided().unwrap();
+    let moving = moving_pool();
+    for (round, count) in [1, 15, 16, 200].into_iter().enumerate() {
+        let mut wanted = Vec::new();
+        for at in 0..count {
+            let value = bytes((round * 1000 + at) as u64, 20_000);
+            let mut source = moving.try_take(value.len()).unwrap();
+            source.copy_from_slice(&value);
+            let target = pool.try_take(value.len()).unwrap().freeze();
+            one_sided.put(source.freeze(), place_of(&registered, &target)).unwrap();
+            wanted.push((target, value));
+        }
+        far_write.write_all(b"there").await.unwrap();
+        let mut told = [0; 5];
+        read.read_exact(&mut told).await.unwrap();
+        for (at, (target, value)) in wanted.iter().enumerate() {
+            assert!(target[..] == value[..], "{at} of {count}");
+        }
+    }
+    let (near, far) = (read.counts(), far_read.counts());
+    assert_eq!((far.puts, far.messages, near.received), (232, 4, 4), "a SEND each, and the transfers");
+}
+
+/// A place that the peer did not register ends the connection, on both sides.
+#[tokio::test]
+async fn a_wrong_place_ends_the_connection() {
+    let Some(device) = device("a_wrong_place_ends_the_connection") else { return };
+    let (_pool, memory, registered) = reached_pool(&device);
+    let RemotePlace { address, key } = registered.place;
+    for place in [
+        RemotePlace { address, key: key ^ 0x5500 },
+        RemotePlace { address: address + BUDGET_SIZE_BYTES_MIN as u64 - 100, key },
+        RemotePlace { address: 4096, key },
+    ] {
+        let [(mut read, _write), (far_read, _far_write)] = reachable(&device, &memory).await;
+        let one_sided = far_read.one_sided().unwrap();
+        let into = BufMut::unpooled(4096).unwrap();
+        let fetch = one_sided.fetch(into, &[Part { at: 0, size_bytes: 4096, from: place }]).unwrap();
+        assert!(matches!(fetch.await, Err(RdmaError::Broken)));
+        assert!(!far_read.is_ready().unwrap());
+        let again = one_sided.fetch(BufMut::unpooled(1).unwrap(), &[]);
+        assert!(matches!(again, Err(RdmaError::Broken)));
+        drop((one_sided, far_read, _far_write));
+        assert!(!matches!(read.read_u8().await, Ok(_)), "nothing more comes");
+    }
+}
+
 /// Packets to a queue pair that is not there are sent again a few times, then the connection fails; it does not hang.
 #[tokio::test]
 async fn retries_run_out() {
@@ -210,7 +345,7 @@ async fn retries_run_out() {
     let mut nobody = endpoint.identity();
     nobody.number = 0x00ab_cdef;
     endpoint.connect(&nobody, true).unwrap();
-    let (mut read, mut write) = endpoint.split(near.unwrap(), None).unwrap();
+    let (mut read, mut write) = endpoint.split(near.unwrap(), None, None).unwrap();
     write.write_all(b"into the void").await.unwrap();
     let error = read.read_u8().await.unwrap_err();
     assert!(error.to_string().contains("transport retry counter exceeded"), "{error}");
@@ -246,7 +381,7 @@ async fn bytes_on_the_socket_are_refused() {
     let identity = server.identity();
     let client = client.receive().unwrap();
     client.connect(&identity, true).unwrap();
-    let (mut read, _write) = client.split(near.unwrap(), None).unwrap();
+    let (mut read, _write) = client.split(near.unwrap(), None, None).unwrap();
     far.unwrap().0.write_all(b"stray").await.unwrap();
     let error = read.read_u8().await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);

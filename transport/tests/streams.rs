@@ -310,7 +310,13 @@ async fn small_frames_overtake_large_ones() {
     let mut reader = Reader::new(far, pair.client.1);
     let large = Buf::copy_of(&vec![7; 1 << 20]).unwrap();
     let push = |writer: &mut Writer<_>, request_id: u32, parts: &[Buf]| {
-        let frame = Outgoing { request_id, last: true, control: response(1), payload: parts.to_vec() };
+        let frame = Outgoing {
+            request_id,
+            last: true,
+            control: response(1),
+            payload: parts.to_vec(),
+            ..Outgoing::default()
+        };
         writer.push(frame).unwrap();
     };
     for request_id in [1, 2, 3] {

@@ -1,12 +1,16 @@
 //! One call: a request message on its way to a server, and the frames that answer it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use memkv_transport::buf::Buf;
 use memkv_transport::planted::{self, Bug};
+use memkv_transport::stream::Beside;
+use memkv_transport::verify::Checker;
 use memkv_wire::control::ControlBuf;
 use memkv_wire::{EncodeError, Operation, Request};
 
+use super::connection::Naming;
 use crate::error::Error;
 
 /// A request message: its frames, encoded, each with the payload that follows it.
@@ -19,9 +23,9 @@ pub struct Message {
     // Frames from here on are left over from earlier messages, kept for their memory.
     used: usize,
     payload_size_bytes: u64,
-    /// Whether it may name shared memory: the connections that were there when it was begun have it registered.
-    shares: bool,
-    /// It names shared memory, and can go on no other connections.
+    /// What it may say of the client's memory: the connections that were there when it was begun have it registered.
+    naming: Naming,
+    /// It names memory, and can go on no other connections.
     names_memory: bool,
     /// Shared memory that the server reads.
     sources: Vec<Buf>,
@@ -36,6 +40,8 @@ pub struct RequestFrame {
     pub control: ControlBuf,
     /// The payload, in order; its bytes are shared, not copied.
     pub payload: Vec<Buf>,
+    /// Bytes that the server fetches, where their MACs are part of the message.
+    pub beside: Vec<Beside>,
 }
 
 impl Message {
@@ -45,7 +51,7 @@ impl Message {
             frames: Vec::new(),
             used: 0,
             payload_size_bytes: 0,
-            shares: false,
+            naming: Naming::No,
             names_memory: false,
             sources: Vec::new(),
             destinations: Vec::new(),
@@ -61,32 +67,38 @@ impl Message {
     pub(crate) fn clear(&mut self) {
         for frame in &mut self.frames[..self.used] {
             frame.payload.clear();
+            frame.beside.clear();
         }
         self.used = 0;
         self.payload_size_bytes = 0;
-        self.shares = false;
+        self.naming = Naming::No;
         self.names_memory = false;
         self.sources.clear();
         self.destinations.clear();
     }
 
-    pub(super) fn begin(&mut self, shares: bool) {
-        self.shares = shares;
+    pub(super) fn begin(&mut self, naming: Naming) {
+        self.naming = naming;
     }
 
-    /// Whether it may name shared memory.
-    pub(crate) fn shares(&self) -> bool {
-        self.shares
+    /// What it may say of the client's memory.
+    pub(crate) fn naming(&self) -> Naming {
+        self.naming
     }
 
-    pub(super) fn names_memory(&self) -> bool {
-        self.names_memory
+    /// What it says of the client's memory.
+    pub(super) fn named(&self) -> Naming {
+        if self.names_memory { self.naming } else { Naming::No }
     }
 
-    /// Keeps bytes that a piece names, until the server has answered.
-    pub(crate) fn attach_source(&mut self, bytes: Buf) {
+    /// Keeps bytes that a piece of the last frame names, until the server has answered. `mac_at`: where in the frame's control message their MAC
+    /// goes, if it has a place.
+    pub(crate) fn attach_source(&mut self, bytes: Buf, mac_at: Option<usize>) {
         self.names_memory = true;
         self.payload_size_bytes += bytes.len() as u64;
+        if let (Some(mac_at), Some(frame)) = (mac_at, self.frames[..self.used].last_mut()) {
+            frame.beside.push(Beside { mac_at, bytes: bytes.clone(), to: None });
+        }
         self.sources.push(bytes);
     }
 
@@ -139,12 +151,14 @@ pub struct Reply {
     pub(super) control: Vec<u8>,
     /// The bytes that came with it.
     pub payload: Option<Buf>,
+    /// What bytes are checked with that the server's device put in the client's memory; `None` where they came another way.
+    pub checker: Option<Arc<Checker>>,
 }
 
 impl Reply {
     #[cfg(test)]
     pub(crate) fn new(control: Vec<u8>, payload: Option<Buf>) -> Self {
-        Self { control, payload }
+        Self { control, payload, checker: None }
     }
 
     /// The control message, not decoded.

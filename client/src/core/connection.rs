@@ -4,6 +4,9 @@
 //! after the last frame of the reply came and the last frame of the request went (MKV-MSG-1).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use memkv_transport::verify::Checker;
 
 use super::call::CallId;
 
@@ -68,8 +71,43 @@ pub(super) struct Connection {
     pub turn: usize,
     pub payload_outstanding_bytes: u64,
     pub last_received_ms: u64,
-    /// The client's shared memory is registered on it.
-    pub shares: bool,
+    /// How the client's memory is registered on it.
+    pub sharing: Sharing,
+}
+
+/// How a server reaches the client's memory over a connection.
+#[derive(Debug, Clone, Default)]
+pub enum Sharing {
+    /// Not at all.
+    #[default]
+    No,
+    /// It is mapped by the server, on the same host.
+    Mapped,
+    /// One-sided, by the server's RDMA device; what it brings is checked with this.
+    OneSided(Arc<Checker>),
+}
+
+/// What a message may say of the client's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// Nothing.
+    #[default]
+    No,
+    /// Places.
+    Places,
+    /// Places, and the MACs of the bytes there.
+    Signed,
+}
+
+impl Sharing {
+    /// What a message has to say, at least, that names memory on such a connection.
+    pub fn naming(&self) -> Naming {
+        match self {
+            Sharing::No => Naming::No,
+            Sharing::Mapped => Naming::Places,
+            Sharing::OneSided(_) => Naming::Signed,
+        }
+    }
 }
 
 impl Connection {
@@ -85,7 +123,7 @@ impl Connection {
             turn: 0,
             payload_outstanding_bytes: 0,
             last_received_ms: 0,
-            shares: false,
+            sharing: Sharing::No,
         }
     }
 
@@ -95,9 +133,9 @@ impl Connection {
     }
 
     /// Ready for requests, `window` at a time.
-    pub fn open(&mut self, now_ms: u64, window: usize, shares: bool) {
+    pub fn open(&mut self, now_ms: u64, window: usize, sharing: Sharing) {
         self.state = State::Ready;
-        self.shares = shares;
+        self.sharing = sharing;
         self.window = window;
         self.last_received_ms = now_ms;
         self.requests.clear();
@@ -113,9 +151,14 @@ impl Connection {
         self.state == State::Ready && !self.free.is_empty()
     }
 
-    /// Ready for messages, for those that name shared memory if that is asked for.
-    pub fn suits(&self, names_memory: bool) -> bool {
-        self.state == State::Ready && (self.shares || !names_memory)
+    /// Ready for messages that say this of the client's memory.
+    pub fn suits(&self, named: Naming) -> bool {
+        let reached = match named {
+            Naming::No => true,
+            Naming::Places => matches!(self.sharing, Sharing::Mapped),
+            Naming::Signed => !matches!(self.sharing, Sharing::No),
+        };
+        self.state == State::Ready && reached
     }
 
     pub fn is_ready(&self) -> bool {

@@ -1,11 +1,13 @@
 //! The inside of a [`Core`]: how calls move between queue, connections and their end.
 
+use std::sync::Arc;
+
 use memkv_transport::planted::{self, Bug};
 use memkv_transport::receiver::Frame;
 use memkv_wire::{Response, Retry, Status, control};
 
 use super::call::{Call, CallId, Class, Message, Place, Reply, Verdict};
-use super::connection::{Connection, ConnectionId, State};
+use super::connection::{Connection, ConnectionId, Naming, Sharing, State};
 use super::{Command, Core, SPARE_MESSAGES_MAX};
 use crate::error::{ConnectionError, Error, PeerMisbehaved};
 
@@ -152,12 +154,12 @@ impl Core {
             while let Some(&id) = self.queued[class as usize].front() {
                 // A call that ended in the queue leaves its id there.
                 let queued = self.call_mut(id).filter(|call| matches!(call.place, Place::Queued));
-                if let Some(names_memory) = queued.map(|call| call.message.names_memory()) {
+                if let Some(named) = queued.map(|call| call.message.named()) {
                     self.want(now_ms, class);
-                    if self.is_connected() && names_memory && !self.shares() {
+                    if self.is_connected() && !self.connections.iter().any(|one| one.suits(named)) {
                         self.finish(id, Err(ConnectionError::MemoryGone.into()));
                     } else {
-                        let Some(slot) = self.choose(class, names_memory) else { break };
+                        let Some(slot) = self.choose(class, named) else { break };
                         self.assign(now_ms, id, slot);
                     }
                 }
@@ -167,9 +169,9 @@ impl Core {
     }
 
     /// The connection a call of this class goes to now, if one has room.
-    fn choose(&self, class: Class, names_memory: bool) -> Option<usize> {
+    fn choose(&self, class: Class, named: Naming) -> Option<usize> {
         let (control, bulk) = self.connections.split_at(1);
-        let suits = |connection: &Connection| connection.suits(names_memory);
+        let suits = |connection: &Connection| connection.suits(named);
         let least_loaded = bulk
             .iter()
             .enumerate()
@@ -261,7 +263,11 @@ impl Core {
             }
             let to =
                 if planted::now_and_then(Bug::ReplyToAnotherCall, 4) { self.another_call(id) } else { id };
-            let reply = Reply { control, payload: frame.payload };
+            let checker = match &self.connections[slot].sharing {
+                Sharing::OneSided(checker) => Some(Arc::clone(checker)),
+                Sharing::No | Sharing::Mapped => None,
+            };
+            let reply = Reply { control, payload: frame.payload, checker };
             self.calls[to.slot as usize].inbox.push_back(reply);
             // The end of a call wakes its owner too.
             if !(last && sent_whole) {

@@ -29,11 +29,12 @@ use std::collections::VecDeque;
 use memkv_transport::buf::Buf;
 use memkv_transport::planted::{self, Bug};
 use memkv_transport::receiver::Frame;
+use memkv_transport::stream::Beside;
 use memkv_wire::control::ControlBuf;
 
 pub use self::call::{CallId, CallOptions, Message, Progress, Reply, RequestFrame};
 pub use self::calls::{Calls, Pending};
-pub use self::connection::ConnectionId;
+pub use self::connection::{ConnectionId, Naming, Sharing};
 pub use self::settings::{CONNECTIONS_MAX, Settings};
 
 use self::backoff::Jitter;
@@ -133,13 +134,23 @@ impl Core {
     /// An empty message to fill and submit.
     pub fn message(&mut self) -> Message {
         let mut message = self.spare.pop().unwrap_or_else(Message::empty);
-        message.begin(self.shares());
+        message.begin(self.naming());
         message
     }
 
-    /// Whether a message that is begun now may name shared memory.
+    /// Whether a message that is begun now may name the client's memory.
     pub fn shares(&self) -> bool {
-        self.connections.iter().any(|connection| connection.suits(true))
+        self.naming() != Naming::No
+    }
+
+    /// What a message that is begun now may say of the client's memory: enough for every connection that is ready.
+    pub fn naming(&self) -> Naming {
+        let ready = self.connections.iter().filter(|connection| connection.is_ready());
+        ready.fold(Naming::No, |naming, connection| match (naming, connection.sharing.naming()) {
+            (naming, Naming::No) => naming,
+            (Naming::Signed, _) | (_, Naming::Signed) => Naming::Signed,
+            (_, Naming::Places) => Naming::Places,
+        })
     }
 
     /// Starts a call.
@@ -250,16 +261,16 @@ impl Core {
 
     /// A connection is set up; the server takes so many requests at a time on it.
     pub fn connected(&mut self, now_ms: u64, id: ConnectionId, requests_in_flight_max: u32) {
-        self.connected_sharing(now_ms, id, requests_in_flight_max, false);
+        self.connected_sharing(now_ms, id, requests_in_flight_max, Sharing::No);
     }
 
-    /// As [`Core::connected`]; `shares`: the client's shared memory is registered on it.
+    /// As [`Core::connected`], with the client's memory registered on it.
     pub fn connected_sharing(
         &mut self,
         now_ms: u64,
         id: ConnectionId,
         requests_in_flight_max: u32,
-        shares: bool,
+        sharing: Sharing,
     ) {
         let Some(connection) = self.connection_mut(id) else { return };
         if !matches!(connection.state, State::Connecting { .. }) {
@@ -267,7 +278,7 @@ impl Core {
         }
         let theirs = requests_in_flight_max.max(1) as usize;
         let window = theirs.min(usize::from(self.settings.requests_in_flight_max));
-        self.connections[usize::from(id.slot)].open(now_ms, window, shares);
+        self.connections[usize::from(id.slot)].open(now_ms, window, sharing);
         self.counters.connections += 1;
         self.pump(now_ms);
     }
@@ -303,6 +314,18 @@ impl Core {
         control: &mut ControlBuf,
         payload: &mut Vec<Buf>,
     ) -> Option<Outgoing> {
+        self.next_frame_beside(now_ms, id, control, payload, &mut Vec::new())
+    }
+
+    /// As [`Core::next_frame`]; what goes beside the frame, and whose MACs are to be made, is appended to `beside`.
+    pub fn next_frame_beside(
+        &mut self,
+        now_ms: u64,
+        id: ConnectionId,
+        control: &mut ControlBuf,
+        payload: &mut Vec<Buf>,
+        beside: &mut Vec<Beside>,
+    ) -> Option<Outgoing> {
         let interleaved_max = usize::from(self.settings.requests_interleaved_max);
         let connection = self.connection_mut(id)?;
         let request_id = connection.next_sender(interleaved_max)?;
@@ -312,9 +335,14 @@ impl Core {
         let last = outstanding.sent_whole();
         let (call, replied) = (outstanding.call, outstanding.replied);
         connection.sent(last);
+        let one_sided = matches!(connection.sharing, Sharing::OneSided(_));
         let frame = &self.calls[call.slot as usize].message.frames()[index];
         control.clone_from(&frame.control);
         payload.extend(frame.payload.iter().cloned());
+        // Elsewhere nobody looks at the MACs.
+        if one_sided {
+            beside.extend(frame.beside.iter().cloned());
+        }
         if last && replied {
             self.complete(now_ms, call, usize::from(id.slot), request_id);
         }

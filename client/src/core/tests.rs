@@ -677,7 +677,7 @@ fn memory_is_not_used_again_while_the_server_may_write_to_it() {
     let first = world.ping(OPTIONS);
     let share = |world: &mut World| {
         for id in std::mem::take(&mut world.asked) {
-            world.core.connected_sharing(world.now_ms, id, 256, true);
+            world.core.connected_sharing(world.now_ms, id, 256, Sharing::Mapped);
             world.up.insert(id, HashMap::new());
         }
         world.commands();

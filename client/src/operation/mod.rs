@@ -17,7 +17,7 @@ pub mod write;
 
 use memkv_wire::{Response, Status, control, limits};
 
-use crate::core::Reply;
+use crate::core::{Naming, Reply};
 use crate::error::{ApiMisuse, PeerMisbehaved, StorageError};
 
 /// The bytes of a value that begin at one multiple of this are covered by one checksum.
@@ -54,6 +54,18 @@ pub(crate) fn with_response<R>(
     let message = control::Message::new(frame.control()).map_err(|_| PeerMisbehaved::Message)?;
     let response = Response::decode(&message).map_err(|_| PeerMisbehaved::Message)?;
     see(&response)
+}
+
+/// What is shorter goes with the frame where the server's device would have to fetch or put it: that takes longer than the bytes.
+const ONE_SIDED_SIZE_BYTES_MIN: usize = 12 << 10;
+
+/// Whether a message names memory for so many bytes.
+pub(crate) fn names(naming: Naming, size_bytes: usize) -> bool {
+    match naming {
+        Naming::No => false,
+        Naming::Places => true,
+        Naming::Signed => size_bytes >= ONE_SIDED_SIZE_BYTES_MIN,
+    }
 }
 
 pub(crate) fn check_key(key: &[u8]) -> Result<(), ApiMisuse> {

@@ -5,6 +5,7 @@
 //! value has the checksum its writer gave it, is known at the end, in [`ReadReplies::finish`].
 
 use memkv_transport::buf::Buf;
+use memkv_transport::verify::Checker;
 use memkv_wire::{
     BatchRead, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem, Region, Request,
     RequestWhich, Response, ResponseWhich, Status, checksum, limits,
@@ -12,7 +13,7 @@ use memkv_wire::{
 
 use super::{
     BLOCK_SIZE_BYTES, CONTROL_FILL_SIZE_BYTES, FRAME_ITEMS_MAX, check_items, check_key, data_size_bytes,
-    item_refusal, refusal, with_response,
+    item_refusal, names, refusal, with_response,
 };
 use crate::core::{Message, Reply};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved, StorageError};
@@ -80,7 +81,9 @@ pub fn batch_read_into(
 
 /// Where the server is to put bytes. Memory that it cannot reach is not used.
 fn destination(message: &mut Message, memory: Option<&Buf>) -> Destination<'static> {
-    let named = memory.filter(|_| message.shares()).and_then(|memory| Some((memory, memory.place()?)));
+    let named = memory
+        .filter(|memory| names(message.naming(), memory.len()))
+        .and_then(|memory| Some((memory, memory.place()?)));
     let which = match named {
         None => DestinationWhich::Inline,
         Some((memory, place)) => {
@@ -301,10 +304,16 @@ impl ReadReplies {
                     start = end;
                     bytes
                 }
-                PieceWhich::Region(place) => self.landed(&piece, &place).ok_or(PeerMisbehaved::Pieces)?,
+                PieceWhich::Region(place) => {
+                    let bytes = self.landed(&piece, &place).ok_or(PeerMisbehaved::Pieces)?;
+                    let checksum = landed_checksum(&piece, &place, &bytes, frame.checker.as_deref());
+                    self.piece(&piece, (bytes, checksum), sink)?;
+                    continue;
+                }
                 PieceWhich::Unknown(_) => return Err(PeerMisbehaved::Pieces),
             };
-            self.piece(&piece, bytes, sink)?;
+            let checksum = checksum::block(&bytes);
+            self.piece(&piece, (bytes, Some(checksum)), sink)?;
         }
         if start == payload.len() { Ok(()) } else { Err(PeerMisbehaved::Pieces) }
     }
@@ -319,7 +328,13 @@ impl ReadReplies {
         (asked.region == place.id && asked.offset == place.offset).then(|| memory.slice(start..end))
     }
 
-    fn piece(&mut self, piece: &Piece<'_>, bytes: Buf, sink: &mut impl Sink) -> Result<(), PeerMisbehaved> {
+    /// Takes a piece's bytes with their checksum; none: they are not those that the server's MAC is of.
+    fn piece(
+        &mut self,
+        piece: &Piece<'_>,
+        (bytes, checksum): (Buf, Option<checksum::Checksum>),
+        sink: &mut impl Sink,
+    ) -> Result<(), PeerMisbehaved> {
         let item = self.items.get_mut(piece.index as usize).ok_or(PeerMisbehaved::Pieces)?;
         let size_bytes = bytes.len() as u64;
         let asked = match item.length {
@@ -333,11 +348,11 @@ impl ReadReplies {
             return Err(PeerMisbehaved::Pieces);
         }
         //= MKV-VAL-3
-        let checksum = checksum::block(&bytes);
-        if piece.checksum.is_some_and(|theirs| *theirs != checksum) {
+        let held = checksum.filter(|own| piece.checksum.is_none_or(|theirs| theirs == own));
+        let Some(checksum) = held else {
             item.damaged = true;
             return Ok(());
-        }
+        };
         let (index, offset) = (piece.index, piece.offset);
         self.spans.push(Span { item: index, offset, size_bytes: size_bytes as u32, checksum });
         sink.bytes(index as usize, offset - item.offset, bytes);
@@ -362,6 +377,30 @@ impl ReadReplies {
         Ok(statuses)
     }
 }
+
+/// The checksum of bytes that the server put in the client's memory, after what is to be checked of them was.
+//= MKV-REG-7
+fn landed_checksum(
+    piece: &Piece<'_>,
+    place: &Region<'_>,
+    bytes: &[u8],
+    checker: Option<&Checker>,
+) -> Option<checksum::Checksum> {
+    let Some(checker) = checker else { return Some(checksum::block(bytes)) };
+    let (Some(mut mac), Some(given)) = (checker.begin(), place.mac) else {
+        // Not to be checked; or without a MAC, which is as bad as a wrong one.
+        return place.mac.and(piece.checksum).copied();
+    };
+    let mut hasher = checksum::BlockHasher::new();
+    for step in bytes.chunks(STEP_SIZE_BYTES) {
+        mac.update(step);
+        hasher.update(step);
+    }
+    mac.verify(given).ok().map(|()| hasher.finish())
+}
+
+/// Bytes that are looked at twice while they are in the cache.
+const STEP_SIZE_BYTES: usize = 64 << 10;
 
 impl Item {
     /// What became of this item, with the spans that came for it, in order.

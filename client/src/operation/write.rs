@@ -2,15 +2,15 @@
 
 use memkv_transport::buf::{Buf, Place};
 use memkv_wire::{
-    BatchWrite, List, Piece, PieceWhich, Region, Request, RequestWhich, ResponseWhich, Status, Write,
-    WriteItem, checksum,
+    BatchWrite, ControlBuf, List, Piece, PieceWhich, Region, Request, RequestWhich, ResponseWhich, Status,
+    Write, WriteItem, checksum,
 };
 
 use super::{
     BLOCK_SIZE_BYTES, CONTROL_FILL_SIZE_BYTES, FRAME_ITEMS_MAX, PAYLOAD_SIZE_BYTES_MAX, check_items,
-    check_key, check_value, data_size_bytes, item_refusal, refusal, with_response,
+    check_key, check_value, data_size_bytes, item_refusal, names, refusal, with_response,
 };
-use crate::core::{Message, Reply};
+use crate::core::{Message, Naming, Reply};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved, StorageError};
 
 /// A value to be written: its key, and its bytes in any number of parts, in order. They are shared with the
@@ -56,7 +56,7 @@ impl<'a> PutItem<'a> {
 }
 
 // What an entry takes at most: its data section and pointers, and what these point at.
-const PIECE_SIZE_BYTES: usize = 80 + 16;
+const PIECE_SIZE_BYTES: usize = 96 + 16 + 32;
 const ITEM_SIZE_BYTES: usize = 40 + 16;
 
 /// Fills a message with a batch of values.
@@ -77,7 +77,7 @@ pub fn batch_write(message: &mut Message, namespace: &[u8], items: &[PutItem<'_>
                 frame.list(*item, listing);
                 listed = true;
             }
-            frame.add(index as u32, block, message.shares());
+            frame.add(index as u32, block, message.naming());
         }
     }
     frame.push(message, namespace)
@@ -107,8 +107,8 @@ impl<'a> BatchFrame<'a> {
         self.control_size_bytes += control_size_bytes;
     }
 
-    fn add(&mut self, index: u32, block: Block<'_>, shares: bool) {
-        let entry = block.entry(index, 0, shares);
+    fn add(&mut self, index: u32, block: Block<'_>, naming: Naming) {
+        let entry = block.entry(index, 0, naming);
         self.pieces.push(entry);
         if entry.place.is_some() { &mut self.sources } else { &mut self.payload }.extend(block.parts());
         self.control_size_bytes += PIECE_SIZE_BYTES;
@@ -124,7 +124,7 @@ impl<'a> BatchFrame<'a> {
         });
         message.push(&Request { namespace, which })?;
         self.payload.drain(..).for_each(|part| message.attach(part));
-        self.sources.drain(..).for_each(|part| message.attach_source(part));
+        attach_sources(message, &mut self.sources);
         self.items.clear();
         self.pieces.clear();
         self.control_size_bytes = 0;
@@ -157,17 +157,39 @@ pub fn write(
     }
     // A frame holds one block: two never fit, except when the last one is short.
     for block in Blocks::of(parts) {
-        let entry = block.entry(0, offset, message.shares());
+        let entry = block.entry(0, offset, message.naming());
         let pieces = [entry.piece()];
         let pieces = List::from(pieces.as_slice());
         let which = RequestWhich::Write(Write { key, length, checksum: None, allocation, pieces });
         message.push(&Request { namespace, which })?;
         match entry.place {
-            Some(_) => block.parts().for_each(|part| message.attach_source(part)),
+            Some(_) => attach_sources(message, &mut block.parts().collect()),
             None => block.parts().for_each(|part| message.attach(part)),
         }
     }
     Ok(())
+}
+
+/// Attaches bytes to the last frame, which names each of them in a piece, in this order; where there are MACs, it has a place for each.
+fn attach_sources(message: &mut Message, sources: &mut Vec<Buf>) {
+    let macs = message.frames().last().map(|frame| macs_of(&frame.control)).unwrap_or_default();
+    let mut macs = macs.into_iter();
+    sources.drain(..).for_each(|bytes| message.attach_source(bytes, macs.next()));
+}
+
+/// Where in a message the MACs of its pieces go.
+fn macs_of(control: &ControlBuf) -> Vec<usize> {
+    let Ok(message) = control.message() else { return Vec::new() };
+    let pieces = match Request::decode(&message).map(|request| request.which) {
+        Ok(RequestWhich::Write(write)) => write.pieces,
+        Ok(RequestWhich::BatchWrite(batch)) => batch.pieces,
+        _ => return Vec::new(),
+    };
+    let macs = pieces.iter().filter_map(|piece| match piece.which {
+        PieceWhich::Region(region) => control.place_of(region.mac?),
+        PieceWhich::Inline | PieceWhich::Unknown(_) => None,
+    });
+    macs.collect()
 }
 
 /// Which bytes of a value a `Write` carries.
@@ -193,8 +215,9 @@ struct PieceEntry {
     offset: u64,
     size_bytes: u32,
     checksum: checksum::Checksum,
-    /// Where in shared memory the server finds it.
+    /// Where in the client's memory the server finds it.
     place: Option<Place>,
+    signed: bool,
 }
 
 impl PieceEntry {
@@ -206,7 +229,9 @@ impl PieceEntry {
             checksum: Some(&self.checksum),
             which: match self.place {
                 Some(place) => {
-                    PieceWhich::Region(Region { id: place.region, offset: place.offset, mac: None })
+                    // Made when the frame is sealed, with the key of the connection that it goes on.
+                    let mac = self.signed.then_some(&[0; 32]);
+                    PieceWhich::Region(Region { id: place.region, offset: place.offset, mac })
                 }
                 None => PieceWhich::Inline,
             },
@@ -280,15 +305,16 @@ impl<'a> Block<'a> {
         self.ranges().map(|(part, range)| part.slice(range))
     }
 
-    /// `shares`: it may name shared memory, if it lies there in one piece.
-    fn entry(self, index: u32, base: u64, shares: bool) -> PieceEntry {
+    /// `naming`: it may name the client's memory, if it lies there in one piece.
+    fn entry(self, index: u32, base: u64, naming: Naming) -> PieceEntry {
         let mut ranges = self.ranges();
         let place = match (ranges.next(), ranges.next()) {
-            (Some((part, range)), None) if shares => part.place_of(range.start),
+            (Some((part, range)), None) if names(naming, self.size_bytes) => part.place_of(range.start),
             _ => None,
         };
         PieceEntry {
             place,
+            signed: naming == Naming::Signed,
             index,
             offset: base + self.offset,
             size_bytes: self.size_bytes as u32,

@@ -2,8 +2,34 @@
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::ByteSize;
+
 /// Connections that are served over RDMA at a time, when nothing else is said: each has about 1 MiB of locked memory.
 pub const RDMA_CONNECTIONS_MAX_DEFAULT: u32 = 256;
+
+/// Memory of each direction that is registered, when nothing else is said.
+pub const RDMA_MEMORY_DEFAULT: ByteSize = ByteSize::from_mib(64);
+
+/// Which of the bytes that come one-sided are held against their MAC and checksum.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verify {
+    #[default]
+    Always,
+    /// One piece in sixteen, drawn at random.
+    Sampled,
+    Never,
+}
+
+impl From<Verify> for memkv_transport::verify::Verify {
+    fn from(verify: Verify) -> Self {
+        match verify {
+            Verify::Always => Self::Always,
+            Verify::Sampled => Self::Sampled,
+            Verify::Never => Self::Never,
+        }
+    }
+}
 
 /// One name or several.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,6 +50,9 @@ pub struct Rdma {
     /// The network that the device's address is in.
     pub subnet: Option<Subnet>,
     pub connections_max: Option<u32>,
+    /// For what goes one-sided, of each direction; locked for as long as the server runs.
+    pub memory: Option<ByteSize>,
+    pub verify: Verify,
 }
 
 /// How RDMA packets travel.
@@ -68,6 +97,8 @@ pub struct RdmaSettings {
     pub gid_type: GidType,
     pub subnet: Option<Subnet>,
     pub connections_max: u32,
+    pub memory: ByteSize,
+    pub verify: Verify,
 }
 
 impl From<Rdma> for RdmaSettings {
@@ -83,6 +114,8 @@ impl From<Rdma> for RdmaSettings {
             gid_type: rdma.gid_type,
             subnet: rdma.subnet,
             connections_max: rdma.connections_max.unwrap_or(RDMA_CONNECTIONS_MAX_DEFAULT).max(1),
+            memory: rdma.memory.unwrap_or(RDMA_MEMORY_DEFAULT),
+            verify: rdma.verify,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! frame's pieces are at most a payload's, wherever they are: every bound on payloads bounds the copies too.
 
 use memkv_transport::buf::{Buf, BufMut};
+use memkv_wire::mac::BulkHasher;
 use memkv_wire::{List, Piece, PieceWhich, Region, Request, RequestWhich, Status, checksum, limits};
 
 use crate::store::Checksum;
@@ -30,8 +31,24 @@ pub struct Uneven;
 
 /// Memory that the client of a connection registered.
 pub trait Regions {
-    /// Copies bytes out of it; what went wrong if it cannot.
-    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<(), Status>;
+    /// Sees to it that bytes of a piece, by its place in the frame's list, are in `into`; what went wrong if they are not.
+    fn read(&self, piece: usize, region: u32, offset: u64, into: &mut [u8]) -> Result<(), Status>;
+
+    /// What is held against a piece whose bytes came out of it.
+    fn check(&self) -> Check {
+        Check::Checksum
+    }
+}
+
+/// What has to hold for a piece.
+#[derive(Debug)]
+pub enum Check {
+    /// Nothing on the way could change it unseen but the client.
+    Checksum,
+    /// Its MAC, which this makes, and the checksum.
+    Mac(BulkHasher),
+    /// Nothing: the checksum is the one that the sender gave.
+    Nothing,
 }
 
 /// For connections on which no memory can be registered.
@@ -39,7 +56,7 @@ pub trait Regions {
 pub struct NoRegions;
 
 impl Regions for NoRegions {
-    fn read(&self, _: u32, _: u64, _: &mut [u8]) -> Result<(), Status> {
+    fn read(&self, _: usize, _: u32, _: u64, _: &mut [u8]) -> Result<(), Status> {
         Err(Status::Unsupported)
     }
 }
@@ -84,7 +101,8 @@ pub fn split_with(
     Ok(())
 }
 
-fn pieces_of<'a>(request: &Request<'a>) -> Option<List<'a, Piece<'a>>> {
+/// The pieces that a request brings, if it is one that does.
+pub fn pieces_of<'a>(request: &Request<'a>) -> Option<List<'a, Piece<'a>>> {
     match request.which {
         RequestWhich::Write(write) => Some(write.pieces),
         RequestWhich::BatchWrite(batch) => Some(batch.pieces),
@@ -100,7 +118,7 @@ fn cut<'a>(
     into: &mut Vec<PieceBytes>,
 ) -> Result<(), Uneven> {
     let (mut at, mut copied) = (0, 0);
-    for piece in pieces.iter() {
+    for (number, piece) in pieces.iter().enumerate() {
         let length = piece.length as usize;
         let (bytes, sum) = match piece.which {
             PieceWhich::Inline => {
@@ -116,7 +134,7 @@ fn cut<'a>(
             PieceWhich::Region(place) => {
                 let room = copy.get_mut(copied..copied + length).ok_or(Status::Unsupported);
                 copied += length;
-                (Buf::default(), room.and_then(|room| fetch(&place, regions, room)))
+                (Buf::default(), room.and_then(|room| fetch((number, &piece, &place), regions, room)))
             }
             PieceWhich::Unknown(_) => (Buf::default(), Err(Status::Unsupported)),
         };
@@ -142,20 +160,39 @@ fn cut<'a>(
     if at == payload.len() { Ok(()) } else { Err(Uneven) }
 }
 
-/// Copies a piece out of a region; the checksum is that of the copy.
+/// Brings a piece out of a region; the checksum is that of the copy.
 //= MKV-REG-5
-fn fetch(place: &Region<'_>, regions: &impl Regions, into: &mut [u8]) -> Result<Checksum, Status> {
-    if into.len() <= STEP_BYTES {
-        regions.read(place.id, place.offset, into)?;
+//= MKV-REG-7
+fn fetch(
+    (number, piece, place): (usize, &Piece<'_>, &Region<'_>),
+    regions: &impl Regions,
+    into: &mut [u8],
+) -> Result<Checksum, Status> {
+    let mut mac = match (regions.check(), piece.checksum) {
+        (Check::Nothing, Some(declared)) => {
+            regions.read(number, place.id, place.offset, into)?;
+            return Ok(Checksum(*declared));
+        }
+        (Check::Mac(hasher), _) => Some(hasher),
+        (Check::Checksum | Check::Nothing, _) => None,
+    };
+    if mac.is_none() && into.len() <= STEP_BYTES {
+        regions.read(number, place.id, place.offset, into)?;
         return Ok(Checksum::of_block(into));
     }
     let mut hasher = checksum::BlockHasher::new();
     let mut offset = place.offset;
     for step in into.chunks_mut(STEP_BYTES) {
-        regions.read(place.id, offset, step)?;
+        regions.read(number, place.id, offset, step)?;
         hasher.update(step);
+        mac.iter_mut().for_each(|mac| mac.update(step));
         // The next step is refused if this goes past the end of all regions.
         offset = offset.saturating_add(step.len() as u64);
     }
-    Ok(Checksum(hasher.finish()))
+    let holds = match (mac, place.mac) {
+        (Some(mac), Some(given)) => mac.verify(given).is_ok(),
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    if holds { Ok(Checksum(hasher.finish())) } else { Err(Status::ChecksumMismatch) }
 }

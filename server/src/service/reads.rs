@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memkv_transport::buf::Buf;
+use memkv_transport::buf::{Buf, Place as MemoryPlace};
+use memkv_transport::stream::Beside;
 use memkv_wire::{
     BatchRead, BatchReadReply, DestinationWhich, GetManifestReply, List, Lookup, LookupReply, Piece,
     PieceWhich, Read, ReadReply, ReadResult, Region, ResponseWhich, Status, limits,
@@ -64,7 +65,7 @@ pub struct ReadId(Name);
 pub struct ReadPiece {
     pub offset: u64,
     pub length: usize,
-    /// None when they went to their landing.
+    /// None when they are at their landing. Those that have one and are here go there before the frame that names them.
     pub bytes: Buf,
     /// That of these bytes.
     pub checksum: Checksum,
@@ -670,8 +671,13 @@ impl Service {
         let last = ending && reading.ready.is_empty() && !more;
         let results: SmallVec<[ReadResult<'_>; 16]> =
             ended.iter().map(|(index, status)| reading.result(*index, *status)).collect();
-        let carried = taken.iter().filter(|(_, piece)| !piece.bytes.is_empty());
-        buf.payload.extend(carried.map(|(_, piece)| piece.bytes.clone()));
+        for (index, piece) in taken.iter().filter(|(_, piece)| !piece.bytes.is_empty()) {
+            match reading.place_of(*index, piece) {
+                None => buf.payload.push(piece.bytes.clone()),
+                // Where the MAC goes is known when the message is encoded.
+                to => buf.beside.push(Beside { mac_at: 0, bytes: piece.bytes.clone(), to }),
+            }
+        }
         //= MKV-MSG-4
         let status = match reading.results.front() {
             Some((_, status)) if last => *status,
@@ -727,12 +733,20 @@ impl Reading {
 
     //= MKV-RD-4
     fn which(&self, index: u32, piece: &ReadPiece) -> PieceWhich<'static> {
-        match self.items.get(index as usize).and_then(|item| item.place) {
-            Some(place) => {
-                PieceWhich::Region(Region { id: place.region, offset: place.of(piece.offset), mac: None })
+        match self.place_of(index, piece) {
+            Some(MemoryPlace { region, offset }) => {
+                // Made when the frame is sealed.
+                let mac = (!piece.bytes.is_empty()).then_some(&[0; 32]);
+                PieceWhich::Region(Region { id: region, offset, mac })
             }
             None => PieceWhich::Inline,
         }
+    }
+
+    /// Where in the client's memory a piece goes, if not into the reply.
+    fn place_of(&self, index: u32, piece: &ReadPiece) -> Option<MemoryPlace> {
+        let place = self.items.get(index as usize)?.place?;
+        Some(MemoryPlace { region: place.region, offset: place.of(piece.offset) })
     }
 
     //= MKV-BATCH-4

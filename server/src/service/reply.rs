@@ -1,7 +1,7 @@
 //! Replies: how they are built, and what the store's errors are called on the wire.
 
 use memkv_transport::stream::Outgoing;
-use memkv_wire::{Operation, Response, ResponseWhich, Retry, Status};
+use memkv_wire::{Operation, PieceWhich, Response, ResponseWhich, Retry, Status};
 
 use super::connection::ConnectionId;
 use super::slab::Name;
@@ -26,7 +26,7 @@ impl Reply {
     }
 
     pub fn payload_bytes(&self) -> usize {
-        self.frame.payload.iter().map(|bytes| bytes.len()).sum()
+        self.frame.payload_size_bytes()
     }
 }
 
@@ -35,6 +35,7 @@ impl Service {
     pub fn recycle(&mut self, mut frame: Outgoing) {
         if self.spare.len() < SPARE_MAX {
             frame.payload.clear();
+            frame.beside.clear();
             self.spare.push(frame);
         }
     }
@@ -71,6 +72,7 @@ impl Service {
                 return;
             }
         }
+        place_macs(&mut frame);
         if last && status != Status::Ok && !matches!(status, Status::NotFound | Status::MissingChunks) {
             self.counters.requests_failed += 1;
         }
@@ -92,6 +94,28 @@ impl Service {
         let Some(open) = self.requests.get(name) else { return };
         let which = empty_reply(open.operation, open.opcode);
         self.finish(name, status, which);
+    }
+}
+
+/// Finds the places that the control message has for the MACs of the bytes beside it, which come in the order of the pieces.
+fn place_macs(frame: &mut Outgoing) {
+    let Outgoing { control, beside, .. } = frame;
+    if beside.is_empty() {
+        return;
+    }
+    let Ok(message) = control.message() else { return };
+    let Ok(response) = Response::decode(&message) else { return };
+    let pieces = match response.which {
+        ResponseWhich::Read(reply) => reply.pieces,
+        ResponseWhich::BatchRead(reply) => reply.pieces,
+        _ => return,
+    };
+    let macs = pieces.iter().filter_map(|piece| match piece.which {
+        PieceWhich::Region(region) => control.place_of(region.mac?),
+        PieceWhich::Inline | PieceWhich::Unknown(_) => None,
+    });
+    for (beside, mac_at) in beside.iter_mut().zip(macs) {
+        beside.mac_at = mac_at;
     }
 }
 

@@ -17,17 +17,23 @@ use memkv_transport::net::ReadHalf;
 use memkv_transport::net::{Reader, Writer};
 #[cfg(target_os = "linux")]
 use memkv_transport::rdma;
+use memkv_transport::receiver::Frame as Received;
 use memkv_transport::session::{ClientInfo, ServerTerms, SetupGate};
 use memkv_transport::stream::{Outgoing, PushError, Written};
 use memkv_transport::tcp;
+#[cfg(target_os = "linux")]
+use memkv_transport::verify::Checker;
+use memkv_transport::verify::Verify;
 use memkv_wire::mac::KeyRing;
-use memkv_wire::{DecodeError, Message, Request, RequestWhich};
+use memkv_wire::{DecodeError, Message, Request, RequestWhich, Status};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shell;
 use super::link::Link;
-use super::regions::Regions;
+#[cfg(target_os = "linux")]
+use super::one_sided::{Coming, Fetched, OneSided, Places, Waiting};
+use super::regions::{Regions, Way};
 use crate::service::{ConnectionId, Frame, payload};
 
 /// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
@@ -44,6 +50,8 @@ pub struct Door {
     /// For peers that ask for a queue pair.
     #[cfg(target_os = "linux")]
     pub rdma: Option<rdma::Offer>,
+    /// What is checked of the bytes that they bring one-sided.
+    pub rdma_verify: Verify,
 }
 
 impl Door {
@@ -81,8 +89,9 @@ impl From<PushError> for ConnectionError {
 /// Serves one peer until it leaves.
 pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
     match accept(&shell, &door, stream, peer).await {
-        Ok((reader, writer, client)) => {
-            serve_accepted(shell, Regions::over(None), (reader, writer, client), Peer::Tcp(peer)).await;
+        Ok((mut reader, writer, client)) => {
+            let regions = Regions::over(way(&door, &mut reader));
+            serve_accepted(shell, regions, (reader, writer, client), Peer::Tcp(peer)).await;
         }
         Err(error) => refuse(&shell, &Peer::Tcp(peer), &error),
     }
@@ -106,12 +115,29 @@ async fn accept(
     tcp::accept(stream, &door.keys, terms, &door.gate, pool).await
 }
 
+/// How a client that came over a socket can share memory.
+#[cfg(target_os = "linux")]
+fn way(door: &Door, reader: &mut Reader) -> Way {
+    let checker = Checker::new(reader.bulk_key().clone(), door.rdma_verify);
+    let ReadHalf::Rdma(half) = reader.io_mut() else { return Way::None };
+    match half.one_sided() {
+        Some(transfers) => Way::OneSided(Box::new(OneSided::new(transfers, checker))),
+        None => Way::None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn way(_: &Door, _: &mut Reader) -> Way {
+    Way::None
+}
+
 /// Serves one peer on the local socket until it leaves.
 pub async fn serve_local(shell: Arc<Shell>, door: Arc<Door>, socket: Socket) {
     let pool = shell.received.clone();
     match local::accept(socket, &door.keys, &door.terms_here, &door.gate, pool).await {
         Ok((reader, writer, client, files)) => {
-            serve_accepted(shell, Regions::over(Some(files)), (reader, writer, client), Peer::Local).await;
+            serve_accepted(shell, Regions::over(Way::Files(files)), (reader, writer, client), Peer::Local)
+                .await;
         }
         Err(error) => refuse(&shell, &Peer::Local, &error),
     }
@@ -186,13 +212,24 @@ async fn receive(
     id: ConnectionId,
     reader: &mut Reader,
 ) -> Result<(), ConnectionError> {
-    let mut pieces = Vec::new();
+    let mut intake = Intake {
+        shell,
+        link,
+        id,
+        pieces: Vec::new(),
+        #[cfg(target_os = "linux")]
+        coming: Coming::default(),
+    };
     let mut pending_before = false;
     while link.may_receive().await {
         let next = tokio::select! {
             biased;
             () = link.ended() => return Ok(()),
-            next = timeout(STALL_MAX, reader.next()) => next,
+            arrived = intake.arrived() => {
+                arrived?;
+                continue;
+            }
+            next = timeout(STALL_MAX, reader.next()), if intake.has_room() => next,
         };
         let Ok(next) = next else {
             // A frame may have begun just now; one that was there the last time has had its time.
@@ -205,57 +242,171 @@ async fn receive(
         };
         let Some(frame) = next? else { return Ok(()) };
         pending_before = false;
-        //= MKV-MSG-6
-        let message = Message::new(frame.control)?;
-        let request = Request::decode(&message)?;
-        let payload = frame.payload.unwrap_or_default();
-        let (cut, copied_bytes) = tokio::select! {
+        tokio::select! {
             biased;
             () = link.ended() => return Ok(()),
-            cut = cut(shell, link, &request, &payload, &mut pieces) => cut?,
-        };
-        let registered = match request.which {
-            RequestWhich::Ping(ping) if !ping.regions.is_empty() || !ping.released.is_empty() => {
-                Some(link.regions.register(&shell.mapped, &ping).await)
-            }
-            _ => None,
-        };
-        let input = Frame {
-            request_id: frame.request_id,
-            last: frame.last,
-            request: &request,
-            payload_bytes: payload.len(),
-            pieces: cut.is_ok().then_some(&mut pieces),
-        };
-        let received_bytes = (frame.control.len() + payload.len() + copied_bytes) as u64;
-        drop(payload);
-        shell.with_service(|service, now_ms| {
-            service.counters_mut().bytes_received += received_bytes;
-            if let Some(status) = registered {
-                service.registered(id, status);
-            }
-            service.frame(now_ms, id, input);
-        });
+            taken = intake.take(frame) => taken?,
+        }
     }
     Ok(())
 }
 
-/// Cuts a frame's bytes into pieces, after copying those that the client shares; tells how many these are. While there is no
-/// memory for the copy the peer waits.
-async fn cut(
-    shell: &Shell,
-    link: &Link,
-    request: &Request<'_>,
-    payload: &Buf,
-    pieces: &mut Vec<payload::PieceBytes>,
-) -> Result<(Result<(), payload::Uneven>, usize), TransportError> {
-    let copy = match payload::region_bytes(request, payload) {
-        Ok(0) => BufMut::default(),
-        Ok(size_bytes) => shell.received.take(size_bytes).await?,
-        Err(uneven) => return Ok((Err(uneven), 0)),
-    };
-    let copied_bytes = copy.len();
-    Ok((payload::split_with(request, payload, &link.regions, copy, pieces), copied_bytes))
+/// Takes a connection's frames to the service, with the bytes that they bring.
+struct Intake<'a> {
+    shell: &'a Shell,
+    link: &'a Link,
+    id: ConnectionId,
+    pieces: Vec<payload::PieceBytes>,
+    /// Frames whose bytes are fetched from the client's memory.
+    #[cfg(target_os = "linux")]
+    coming: Coming,
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Intake<'_> {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    async fn arrived(&mut self) -> Result<(), ConnectionError> {
+        std::future::pending().await
+    }
+}
+
+impl Intake<'_> {
+    /// While there is no memory for the bytes that a frame names the peer waits.
+    async fn take(&mut self, mut frame: Received<'_>) -> Result<(), ConnectionError> {
+        //= MKV-MSG-6
+        let message = Message::new(frame.control)?;
+        let request = Request::decode(&message)?;
+        let payload = frame.payload.take().unwrap_or_default();
+        #[cfg(target_os = "linux")]
+        if self.link.regions.one_sided().is_some() && self.defer(&frame, &request, &payload).await? {
+            return Ok(());
+        }
+        let (cut, copied_bytes) = match payload::region_bytes(&request, &payload) {
+            Ok(size_bytes) => {
+                let copy = match size_bytes {
+                    0 => BufMut::default(),
+                    _ => self.shell.received.take(size_bytes).await.map_err(TransportError::from)?,
+                };
+                let regions = &self.link.regions;
+                (payload::split_with(&request, &payload, regions, copy, &mut self.pieces), size_bytes)
+            }
+            Err(uneven) => (Err(uneven), 0),
+        };
+        let registered = match request.which {
+            RequestWhich::Ping(ping) if !ping.regions.is_empty() || !ping.released.is_empty() => {
+                Some(self.link.regions.register(&self.shell.mapped, &ping).await)
+            }
+            _ => None,
+        };
+        let size_bytes = frame.control.len() + payload.len() + copied_bytes;
+        let (input, size_bytes) = (
+            Frame {
+                request_id: frame.request_id,
+                last: frame.last,
+                request: &request,
+                payload_bytes: payload.len(),
+                pieces: cut.is_ok().then_some(&mut self.pieces),
+            },
+            size_bytes as u64,
+        );
+        drop(payload);
+        serve_frame((self.shell, self.id), input, size_bytes, registered);
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Intake<'_> {
+    fn has_room(&self) -> bool {
+        self.coming.has_room()
+    }
+
+    /// Takes the frame whose bytes come next, when they are here. Dropping the future loses nothing.
+    async fn arrived(&mut self) -> Result<(), ConnectionError> {
+        let (waiting, bytes) = self.coming.next().await.map_err(TransportError::from)?;
+        self.take_arrived(waiting, bytes)
+    }
+
+    /// Begins to fetch what a frame names, if it names bytes, or queues it behind others of its message that wait. False: it can be taken at
+    /// once.
+    async fn defer(
+        &mut self,
+        frame: &Received<'_>,
+        request: &Request<'_>,
+        payload: &Buf,
+    ) -> Result<bool, ConnectionError> {
+        let Some(one_sided) = self.link.regions.one_sided() else { return Ok(false) };
+        let (mut fetch, mut places) = (None, Places::default());
+        if let (Ok(1..), Some(pieces)) =
+            (payload::region_bytes(request, payload), payload::pieces_of(request))
+        {
+            places = Places::of(pieces.iter(), &self.link.regions);
+            let into = self.memory(places.size_bytes()).await?;
+            fetch = Some(one_sided.fetch(into, &places).map_err(TransportError::from)?);
+        } else if !self.coming.holds(frame.request_id) {
+            return Ok(false);
+        }
+        self.coming.push(Waiting {
+            request_id: frame.request_id,
+            last: frame.last,
+            control: frame.control.to_vec(),
+            payload: payload.clone(),
+            fetched: places.fetched,
+            fetch,
+        });
+        Ok(true)
+    }
+
+    /// Memory to fetch into. Meanwhile frames are taken whose bytes came: what they hold may be what is waited for.
+    async fn memory(&mut self, size_bytes: usize) -> Result<BufMut, ConnectionError> {
+        let mut memory = std::pin::pin!(self.shell.received.take(size_bytes));
+        loop {
+            tokio::select! {
+                biased;
+                memory = &mut memory => return Ok(memory.map_err(TransportError::from)?),
+                arrived = self.arrived() => arrived?,
+            }
+        }
+    }
+
+    /// Takes a frame whose bytes are here.
+    fn take_arrived(&mut self, waiting: Waiting, bytes: BufMut) -> Result<(), ConnectionError> {
+        let Some(one_sided) = self.link.regions.one_sided() else { return Ok(()) };
+        let Waiting { request_id, last, control, payload, fetched, .. } = waiting;
+        let message = Message::new(&control)?;
+        let request = Request::decode(&message)?;
+        let size_bytes = (control.len() + payload.len() + bytes.len()) as u64;
+        let fetched = Fetched { one_sided, pieces: &fetched };
+        let cut = payload::split_with(&request, &payload, &fetched, bytes, &mut self.pieces);
+        let input = Frame {
+            request_id,
+            last,
+            request: &request,
+            payload_bytes: payload.len(),
+            pieces: cut.is_ok().then_some(&mut self.pieces),
+        };
+        serve_frame((self.shell, self.id), input, size_bytes, None);
+        Ok(())
+    }
+}
+
+/// Hands a frame to the service.
+fn serve_frame(
+    (shell, id): (&Shell, ConnectionId),
+    input: Frame<'_>,
+    size_bytes: u64,
+    registered: Option<Status>,
+) {
+    shell.with_service(|service, now_ms| {
+        service.counters_mut().bytes_received += size_bytes;
+        if let Some(status) = registered {
+            service.registered(id, status);
+        }
+        service.frame(now_ms, id, input);
+    });
 }
 
 /// Sends what the link has until it ends.
@@ -299,7 +450,11 @@ async fn send_all(
             spares.push(writer.blank());
             pushed.frames += 1;
             pushed.control_size_bytes += frame.control.control().len();
-            pushed.payload_size_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
+            pushed.payload_size_bytes += frame.payload_size_bytes();
+            #[cfg(target_os = "linux")]
+            if let (Some(one_sided), false) = (link.regions.one_sided(), frame.beside.is_empty()) {
+                one_sided.put(&link.regions, &frame.beside).map_err(TransportError::from)?;
+            }
             writer.push(frame)?;
         }
         let before = writer.queued_size_bytes();
@@ -329,7 +484,7 @@ fn report(shell: &Shell, id: ConnectionId, written: Written, spares: &mut Vec<Ou
 
 /// A frame that will not be sent leaves its connection's window.
 fn forget(shell: &Shell, id: ConnectionId, frame: &Outgoing) {
-    let payload_bytes = frame.payload.iter().map(|part| part.len()).sum();
+    let payload_bytes = frame.payload_size_bytes();
     let control_bytes = frame.control.control().len();
     shell.with_service(|service, now_ms| service.sent(now_ms, id, 1, control_bytes, payload_bytes));
 }

@@ -100,16 +100,13 @@ impl Shell {
         // Asked first: a device is not read for a place that is not there.
         let link = self.link(landing.connection).ok_or(ReadError::Landing)?;
         let length = command.range.end.saturating_sub(command.range.start) as usize;
-        let inside = link.regions.with(landing.region, |region| region.check(landing.offset, length).is_ok());
-        if inside != Some(true) {
+        if !link.regions.has(landing.region, landing.offset, length) {
             return Err(ReadError::Landing);
         }
         let mut outcome = read::execute(command, &mut DeviceSource(self))?;
         for piece in &mut outcome.pieces {
-            let bytes = std::mem::take(&mut piece.bytes);
             let offset = landing.offset + (piece.offset - command.range.start);
-            let written = link.regions.with(landing.region, |region| region.write(offset, &bytes).is_ok());
-            if written != Some(true) {
+            if !link.regions.land(landing.region, offset, &mut piece.bytes) {
                 return Err(ReadError::Landing);
             }
         }

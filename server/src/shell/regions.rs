@@ -1,5 +1,8 @@
 //! Memory that the client of one connection registered, and what all connections together may map.
 //!
+//! It is of the kind that the connection is of: files that came over a local socket, which are mapped and copied from and to; or places in the
+//! client's memory that the device reaches over the connection's queue pair ([`super::one_sided`]).
+//!
 //! Files that came beside frames are taken in order, one for each descriptor, whatever becomes of the message. Invariants:
 //! a connection has at most [`REGIONS_MAX`] regions and the server at most [`MAPPED_MAX`] mappings; a file that several
 //! connections register is mapped once; once [`Regions::close`] has returned, nothing more is copied on behalf of the connection.
@@ -7,11 +10,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
+use memkv_transport::buf::Buf;
 use memkv_transport::local::Files;
 use memkv_transport::shared::{FileId, Region, RegionError};
 use memkv_wire::limits::REGIONS_MAX;
-use memkv_wire::{Ping, RegionDescriptorWhich, Status};
+use memkv_wire::{Ping, RdmaMemory, RegionDescriptor, RegionDescriptorWhich, Status};
 
+#[cfg(target_os = "linux")]
+use super::one_sided::OneSided;
 use crate::service::payload;
 
 /// Regions that are mapped at a time, on the whole server: well below what a process may map.
@@ -64,6 +70,8 @@ enum Refusal {
     Twice { id: u32 },
     #[error("memory of another kind than this connection can register")]
     Kind,
+    #[error("region {id} has no bytes, or does not end within 64 bits of address")]
+    Extent { id: u32 },
 }
 
 impl Refusal {
@@ -81,7 +89,7 @@ impl Refusal {
             ) => Status::Invalid,
             Refusal::Region(RegionError::NoSystem) | Refusal::Kind => Status::Unsupported,
             Refusal::TooMany | Refusal::TooManyHere => Status::Busy,
-            Refusal::NoFile { .. } | Refusal::Twice { .. } => Status::Invalid,
+            Refusal::NoFile { .. } | Refusal::Twice { .. } | Refusal::Extent { .. } => Status::Invalid,
         }
     }
 }
@@ -92,24 +100,99 @@ impl Refusal {
 pub(super) struct Regions {
     /// Held for reading while bytes are copied.
     table: RwLock<Table>,
-    /// There on connections that files can come over.
-    files: Option<Files>,
+    way: Way,
+}
+
+/// How the connection's client can share memory.
+#[derive(Debug, Default)]
+pub(super) enum Way {
+    #[default]
+    None,
+    /// Files that come beside frames.
+    Files(Files),
+    #[cfg(target_os = "linux")]
+    OneSided(Box<OneSided>),
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    regions: HashMap<u32, Arc<Region>>,
+    regions: HashMap<u32, Registered>,
     closed: bool,
 }
 
-impl Regions {
-    pub fn over(files: Option<Files>) -> Regions {
-        Regions { table: RwLock::default(), files }
+#[derive(Debug)]
+enum Registered {
+    Mapped(Arc<Region>),
+    Remote(Remote),
+}
+
+/// Memory of a client on another host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote {
+    pub address: u64,
+    pub key: u32,
+    length: u64,
+}
+
+impl Remote {
+    //= MKV-REG-8
+    fn new(descriptor: &RegionDescriptor, memory: &RdmaMemory) -> Result<Remote, Refusal> {
+        let (id, length) = (descriptor.id, descriptor.length);
+        let ends = length > 0 && memory.address.checked_add(length).is_some();
+        let remote = Remote { address: memory.address, key: memory.remote_key, length };
+        if ends { Ok(remote) } else { Err(Refusal::Extent { id }) }
     }
 
-    /// Uses a region, if it is registered.
-    pub fn with<T>(&self, id: u32, copy: impl FnOnce(&Region) -> T) -> Option<T> {
-        self.read().regions.get(&id).map(|region| copy(region))
+    /// The rest of it from a byte on, if it has so many there.
+    //= MKV-REG-1
+    fn at(&self, offset: u64, length: usize) -> Option<Remote> {
+        let end = offset.checked_add(length as u64)?;
+        let rest = self.length.checked_sub(offset).filter(|_| end <= self.length)?;
+        Some(Remote { address: self.address + offset, key: self.key, length: rest })
+    }
+}
+
+impl Regions {
+    pub fn over(way: Way) -> Regions {
+        Regions { table: RwLock::default(), way }
+    }
+
+    /// What reaches the client's memory over its queue pair, if that is what this connection is.
+    #[cfg(target_os = "linux")]
+    pub fn one_sided(&self) -> Option<&OneSided> {
+        match &self.way {
+            Way::OneSided(one_sided) => Some(one_sided),
+            Way::None | Way::Files(_) => None,
+        }
+    }
+
+    /// Whether so many bytes from a place on are registered.
+    //= MKV-REG-1
+    pub fn has(&self, id: u32, offset: u64, length: usize) -> bool {
+        match self.read().regions.get(&id) {
+            Some(Registered::Mapped(region)) => region.check(offset, length).is_ok(),
+            Some(Registered::Remote(remote)) => remote.at(offset, length).is_some(),
+            None => false,
+        }
+    }
+
+    /// Copies bytes to their place, where that is mapped: then none are left. False if they cannot be.
+    pub fn land(&self, id: u32, offset: u64, bytes: &mut Buf) -> bool {
+        match self.read().regions.get(&id) {
+            Some(Registered::Mapped(region)) => region.write(offset, &std::mem::take(bytes)).is_ok(),
+            // The sender has the device write them, right before the frame that names them.
+            Some(Registered::Remote(remote)) => remote.at(offset, bytes.len()).is_some(),
+            None => false,
+        }
+    }
+
+    /// Where bytes are in the client's memory, if they are registered.
+    #[cfg(target_os = "linux")]
+    pub fn remote(&self, id: u32, offset: u64, length: usize) -> Option<Remote> {
+        match self.read().regions.get(&id)? {
+            Registered::Remote(remote) => remote.at(offset, length),
+            Registered::Mapped(_) => None,
+        }
     }
 
     /// Forgets all regions, after the copies under way have ended.
@@ -148,30 +231,44 @@ impl Regions {
         &self,
         mapped: &Arc<Mapped>,
         ping: &Ping<'_>,
-    ) -> Result<Vec<(u32, Arc<Region>)>, Refusal> {
-        let files = self.files.as_ref().ok_or(Refusal::Kind)?;
+    ) -> Result<Vec<(u32, Registered)>, Refusal> {
         // Taken before anything is refused, or the next message would get them.
         let mut taken = Vec::new();
         for descriptor in ping.regions.iter() {
-            let shared = matches!(descriptor.which, RegionDescriptorWhich::SharedMemory);
-            let file = if shared { files.take() } else { None };
-            taken.push((descriptor.id, descriptor.length, shared, file));
+            let source = match (&descriptor.which, &self.way) {
+                (RegionDescriptorWhich::SharedMemory, Way::Files(files)) => Source::File(files.take()),
+                #[cfg(target_os = "linux")]
+                (RegionDescriptorWhich::Rdma(memory), Way::OneSided(_)) => {
+                    Source::Remote(Remote::new(&descriptor, memory))
+                }
+                _ => Source::Other,
+            };
+            taken.push((descriptor.id, descriptor.length, source));
+        }
+        if matches!(self.way, Way::None) && !taken.is_empty() {
+            return Err(Refusal::Kind);
         }
         if self.read().regions.len() + taken.len() > REGIONS_MAX as usize {
             return Err(Refusal::TooManyHere);
         }
-        let mut regions: Vec<(u32, Arc<Region>)> = Vec::with_capacity(taken.len());
-        for (id, length, shared, file) in taken {
-            if !shared {
+        let mut regions: Vec<(u32, Registered)> = Vec::with_capacity(taken.len());
+        for (id, length, source) in taken {
+            if matches!(source, Source::Other) {
                 return Err(Refusal::Kind);
             }
             if self.read().regions.contains_key(&id) || regions.iter().any(|(other, _)| *other == id) {
                 return Err(Refusal::Twice { id });
             }
-            let file = file.ok_or(Refusal::NoFile { id })?;
-            let mapped = Arc::clone(mapped);
-            let opened = tokio::task::spawn_blocking(move || mapped.open(file, length)).await;
-            regions.push((id, opened.map_err(|_| RegionError::NoSystem)??));
+            let registered = match source {
+                Source::Remote(remote) => Registered::Remote(remote?),
+                Source::File(file) => {
+                    let (file, mapped) = (file.ok_or(Refusal::NoFile { id })?, Arc::clone(mapped));
+                    let opened = tokio::task::spawn_blocking(move || mapped.open(file, length)).await;
+                    Registered::Mapped(opened.map_err(|_| RegionError::NoSystem)??)
+                }
+                Source::Other => return Err(Refusal::Kind),
+            };
+            regions.push((id, registered));
         }
         Ok(regions)
     }
@@ -185,14 +282,23 @@ impl Regions {
     }
 }
 
+/// What a descriptor of a ping names.
+enum Source {
+    File(Option<std::os::fd::OwnedFd>),
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there are no queue pairs"))]
+    Remote(Result<Remote, Refusal>),
+    Other,
+}
+
 impl payload::Regions for Regions {
-    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<(), Status> {
-        match self.with(region, |region| region.read(offset, into)) {
-            Some(Ok(())) => Ok(()),
-            //= MKV-REG-1
-            Some(Err(_)) => Err(Status::Invalid),
-            None if self.files.is_some() => Err(Status::Invalid),
-            None => Err(Status::Unsupported),
+    fn read(&self, _: usize, region: u32, offset: u64, into: &mut [u8]) -> Result<(), Status> {
+        match (self.read().regions.get(&region), &self.way) {
+            (Some(Registered::Mapped(region)), _) => {
+                //= MKV-REG-1
+                region.read(offset, into).map_err(|_| Status::Invalid)
+            }
+            (_, Way::None) => Err(Status::Unsupported),
+            (_, _) => Err(Status::Invalid),
         }
     }
 }

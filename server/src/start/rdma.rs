@@ -1,13 +1,15 @@
-//! The RDMA devices that a server was told to use: opened before it listens, or it does not start.
+//! The RDMA devices that a server was told to use: opened before it listens, or it does not start. The memory for payloads is registered with
+//! each; where it cannot be, bytes go with the frames.
 
 use std::sync::Arc;
 
-use memkv_transport::rdma::{Device, GidType, Offer, Selection};
+use memkv_transport::buf::BufPool;
+use memkv_transport::rdma::{Device, GidType, Memory, Offer, Reach, Selection};
 
 use super::StartError;
 use crate::config::{self, RdmaSettings};
 
-pub fn open(settings: &RdmaSettings) -> Result<Offer, StartError> {
+pub fn open(settings: &RdmaSettings, pools: [&BufPool; 2]) -> Result<Offer, StartError> {
     let selection = |device| Selection {
         device,
         port: settings.port,
@@ -30,7 +32,16 @@ pub fn open(settings: &RdmaSettings) -> Result<Offer, StartError> {
         let address = std::net::Ipv6Addr::from(device.gid());
         tracing::info!(device = device.name(), port = device.port(), %address, "RDMA");
     }
-    Ok(Offer::new(devices, settings.connections_max as usize))
+    let mut offer = Offer::new(devices.clone(), settings.connections_max as usize);
+    for device in &devices {
+        match Memory::register(device, &pools, Reach::Own) {
+            Ok(memory) => offer = offer.with_memory(memory),
+            Err(error) => {
+                tracing::warn!(device = device.name(), %error, "no one-sided transfers: bytes go with the frames");
+            }
+        }
+    }
+    Ok(offer)
 }
 
 /// A device's name in an error.

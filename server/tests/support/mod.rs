@@ -37,8 +37,10 @@ pub enum Wire {
     Tcp,
     /// A Unix socket; values go through shared memory.
     Local,
-    /// An RDMA queue pair.
+    /// An RDMA queue pair; values go with the frames.
     Rdma,
+    /// An RDMA queue pair; values go from and to the client's memory.
+    OneSided,
 }
 
 /// A running server; killed when dropped.
@@ -65,7 +67,7 @@ impl Server {
 
     /// A server for clients of this kind.
     pub fn start_for(wire: Wire, mode: Mode, data: &Path) -> Server {
-        let more = if wire == Wire::Rdma { RDMA } else { "" };
+        let more = if matches!(wire, Wire::Rdma | Wire::OneSided) { RDMA } else { "" };
         Server::start_with(mode, data, KEY, more)
     }
 
@@ -172,6 +174,8 @@ pub struct Client {
     pub namespace: Vec<u8>,
     /// Registered as region 1: what is written is put at its beginning, what is read at [`READ_OFFSET`].
     pub memory: Option<Memory>,
+    /// Pieces there have MACs.
+    pub signs: bool,
 }
 
 pub const MEMORY_BYTES: usize = 32 << 20;
@@ -190,7 +194,7 @@ impl Client {
         let key = Key::from_hex(key).unwrap();
         let terms = ClientTerms::new([client_id; 16], "test");
         let (reader, writer, _) = tcp::connect(address, &key, &terms, BufPool::new(64 << 20)).await?;
-        Ok(Client { reader, writer, next_id: 0, namespace: b"test".to_vec(), memory: None })
+        Ok(Client { reader, writer, next_id: 0, namespace: b"test".to_vec(), memory: None, signs: false })
     }
 
     /// A connection over the local socket that the server names, without shared memory.
@@ -201,7 +205,7 @@ impl Client {
         let connected = local::connect(&info.local_path, &key, &terms, pool).await;
         let (reader, writer, local_info) = connected.unwrap();
         assert_eq!(local_info, info, "the same server");
-        Client { reader, writer, next_id: 0, namespace: b"test".to_vec(), memory: None }
+        Client { reader, writer, next_id: 0, namespace: b"test".to_vec(), memory: None, signs: false }
     }
 
     /// A connection of this kind.
@@ -210,8 +214,10 @@ impl Client {
             Wire::Tcp => return Client::connect(address, client_id).await,
             #[cfg(target_os = "linux")]
             Wire::Rdma => return rdma::connect(address, client_id).await.unwrap(),
+            #[cfg(target_os = "linux")]
+            Wire::OneSided => return rdma::connect_one_sided(address, client_id).await.unwrap(),
             #[cfg(not(target_os = "linux"))]
-            Wire::Rdma => panic!("there is none"),
+            Wire::Rdma | Wire::OneSided => panic!("there is none"),
             Wire::Local => {}
         }
         let mut client = Client::connect_local(address, client_id).await;
@@ -305,10 +311,11 @@ impl Client {
         for (block, bytes) in value.chunks(BLOCK).enumerate() {
             let mut pieces = [piece(0, block, bytes.len(), &sums[block])];
             let mut payload = bytes;
+            let mac = self.mac(bytes);
             if let Some(memory) = &self.memory {
                 memory.write((block * BLOCK) as u64, bytes).unwrap();
                 let offset = (block * BLOCK) as u64;
-                pieces[0].which = PieceWhich::Region(Region { id: 1, offset, mac: None });
+                pieces[0].which = PieceWhich::Region(Region { id: 1, offset, mac: mac.as_ref() });
                 payload = &[];
             }
             let which = RequestWhich::Write(Write {
@@ -343,6 +350,9 @@ impl Client {
                         let mut bytes = vec![0; piece.length as usize];
                         memory.read(place.offset, &mut bytes).unwrap();
                         assert_eq!(piece.checksum, Some(&memkv_wire::checksum::block(&bytes)));
+                        let mut hasher = self.reader.bulk_key().begin_region();
+                        hasher.update(&bytes);
+                        assert_eq!(place.mac, self.signs.then_some(&hasher.finish()));
                         assert!(parts.insert(piece.offset, bytes).is_none());
                     }
                 } else if let ResponseWhich::Read(reply) = response.which {
@@ -356,6 +366,13 @@ impl Client {
             Status::Ok => Ok(parts.into_values().flatten().collect()),
             status => Err(status),
         }
+    }
+
+    /// The MAC of bytes that the server fetches, where there is one.
+    pub fn mac(&self, bytes: &[u8]) -> Option<[u8; 32]> {
+        let mut hasher = self.writer.bulk_key().begin_region();
+        hasher.update(bytes);
+        self.signs.then(|| hasher.finish())
     }
 
     pub async fn exists(&mut self, keys: &[&[u8]]) -> Vec<u64> {

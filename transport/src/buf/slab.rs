@@ -58,6 +58,12 @@ impl Slab {
         }
     }
 
+    /// Where all of it is in this process.
+    #[cfg(target_os = "linux")]
+    pub fn extent(&self) -> (NonNull<u8>, usize) {
+        (self.memory.base(), self.memory.size_bytes())
+    }
+
     /// A free place of this class: its offset.
     pub fn take(&mut self, class: usize) -> Option<usize> {
         let found = (class..CLASS_COUNT).find(|class| !self.free[*class].is_empty())?;

@@ -3,7 +3,8 @@
 //! Invariants: an open device outlives whatever was made on it, for each of those holds it; only ports of Ethernet that are
 //! active are used, and the address is chosen by its type and network, never by its place in the table, which changes.
 //!
-//! One protection domain for each open device: nothing in it is registered for access by peers.
+//! One protection domain for each open device. Whoever registers memory for access by a peer opens a device of its own for that peer: then no
+//! other peer has a queue pair in the domain.
 
 #![expect(unsafe_code, reason = "calls into libibverbs")]
 
@@ -96,7 +97,19 @@ pub struct Device {
     path_mtu_bytes: u32,
     /// Of one queue.
     requests_max: u32,
+    /// RDMA READs of one queue pair at a time, asked for and served.
+    reads: Reads,
 }
+
+/// RDMA READs that a queue pair may have under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reads {
+    pub asked_max: u8,
+    pub served_max: u8,
+}
+
+/// What is made use of at most: as many as the cards in wide use serve.
+const READS_MAX: i32 = 16;
 
 // SAFETY: libibverbs is thread-safe: a context and a domain may be used and closed by any thread.
 unsafe impl Send for Device {}
@@ -133,13 +146,24 @@ impl Device {
         let closer = Closer { library, context };
         let (port, path_mtu_bytes) = closer.port(selection.port)?;
         let (gid, gid_index) = closer.gid(port, selection)?;
-        let requests_max = closer.requests_max()?;
+        let (requests_max, reads) = closer.limits()?;
         // SAFETY: an open device.
         let domain = NonNull::new(unsafe { (library.ibv_alloc_pd)(context.as_ptr()) });
         let domain = domain.ok_or_else(|| RdmaError::last("make a protection domain"))?;
         // From here on the device is closed with the value that is returned.
         std::mem::forget(closer);
-        Ok(Device { library, context, domain, name, port, gid, gid_index, path_mtu_bytes, requests_max })
+        Ok(Device {
+            library,
+            context,
+            domain,
+            name,
+            port,
+            gid,
+            gid_index,
+            path_mtu_bytes,
+            requests_max,
+            reads,
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -162,6 +186,10 @@ impl Device {
     /// The requests that a queue of it can hold.
     pub fn requests_max(&self) -> u32 {
         self.requests_max
+    }
+
+    pub(super) fn reads(&self) -> Reads {
+        self.reads
     }
 
     pub(super) fn gid_index(&self) -> u8 {
@@ -256,13 +284,15 @@ struct Closer {
 }
 
 impl Closer {
-    fn requests_max(&self) -> Result<u32, RdmaError> {
+    fn limits(&self) -> Result<(u32, Reads), RdmaError> {
         // SAFETY: all zeros are values of these plain fields.
         let mut found: sys::ibv_device_attr = unsafe { std::mem::zeroed() };
         // SAFETY: an open device; `found` is written.
         let failed = unsafe { (self.library.ibv_query_device)(self.context.as_ptr(), &mut found) };
         RdmaError::check("query the device", failed)?;
-        Ok(u32::try_from(found.max_qp_wr).unwrap_or(0))
+        let reads = |most: i32| most.clamp(0, READS_MAX) as u8;
+        let (asked_max, served_max) = (reads(found.max_qp_init_rd_atom), reads(found.max_qp_rd_atom));
+        Ok((u32::try_from(found.max_qp_wr).unwrap_or(0), Reads { asked_max, served_max }))
     }
 
     /// The port that is wanted, or the first one that can be used, and its packets' payload.

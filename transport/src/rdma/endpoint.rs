@@ -30,10 +30,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 
 use super::device::Device;
-use super::memory::Ring;
-use super::queue_pair::{Completion, Depth, QueuePair};
-use super::sys::ibv_wc;
+use super::memory::{Memory, Reach, RemotePlace, Ring};
+use super::queue_pair::{CHAIN_MAX, Completion, Depth, QueuePair, Verb};
+use super::sys::{ibv_sge, ibv_wc};
+use super::transfer::{Part, Posted, Progress, SendQueue, TRANSFERS_MAX};
 use super::{CompletionError, RdmaError};
+use crate::buf::{Buf, BufMut};
 use crate::session::QueuePairIdentity;
 
 /// Messages with bytes that may be on their way in one direction.
@@ -48,15 +50,15 @@ const GRANT_BATCH: u32 = MESSAGES_MAX as u32 / 2;
 /// Completions taken at a time.
 const COMPLETIONS_MAX: usize = 16;
 
-const DEPTH: Depth =
-    Depth { send: (MESSAGES_MAX + GRANTS_MAX) as u32, receive: (MESSAGES_MAX + GRANTS_MAX) as u32 };
+const DEPTH: Depth = Depth {
+    send: (MESSAGES_MAX + GRANTS_MAX + TRANSFERS_MAX) as u32,
+    receive: (MESSAGES_MAX + GRANTS_MAX) as u32,
+};
 
 const _: () = assert!(MESSAGES_MAX <= u16::MAX as usize && GRANTS_MAX <= u8::MAX as usize);
 
-/// What a request's id says of it: a receive or a message into or out of a slot, or a grant.
-const RECEIVE: u64 = 0 << 32;
-const MESSAGE: u64 = 1 << 32;
-const GRANT: u64 = 2 << 32;
+/// Marks the ids of receives, whose other bits are their slot's; those of other requests are their numbers.
+const RECEIVE: u64 = 1 << 63;
 
 /// A queue pair without memory: all that a peer that proved nothing yet can make a server hold.
 #[derive(Debug)]
@@ -66,8 +68,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// A queue pair whose peer reaches nothing but the slots that are posted for its messages.
     pub fn new(device: &Arc<Device>) -> Result<Prepared, RdmaError> {
-        Ok(Prepared { pair: QueuePair::new(device, DEPTH)?, device: Arc::clone(device) })
+        Prepared::reachable(device, Reach::Own)
+    }
+
+    /// One whose peer may reach what memory is registered for it on this device.
+    pub fn reachable(device: &Arc<Device>, reach: Reach) -> Result<Prepared, RdmaError> {
+        Ok(Prepared { pair: QueuePair::new(device, DEPTH, reach)?, device: Arc::clone(device) })
     }
 
     /// What the peer has to know of it. It has room for nothing yet.
@@ -95,7 +103,11 @@ impl Prepared {
                 ended: false,
                 reader: None,
                 writer: None,
+                queue: SendQueue::default(),
+                barrier: None,
+                counts: Counts::default(),
             }),
+            memory: None,
             place: None,
         };
         {
@@ -132,13 +144,15 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The halves, beside the socket that it was set up over. The place is given up with the queue pair. Must be called inside a runtime.
+    /// The halves, beside the socket that it was set up over. The place is given up with the queue pair, and so is the memory that it moves
+    /// bytes from and to. Must be called inside a runtime.
     pub fn split(
         mut self,
         socket: TcpStream,
+        memory: Option<Arc<Memory>>,
         place: Option<OwnedSemaphorePermit>,
     ) -> io::Result<(ReadHalf, WriteHalf)> {
-        self.shared.place = place;
+        (self.shared.memory, self.shared.place) = (memory, place);
         let shared = Arc::new(self.shared);
         let events = Events(Arc::clone(&shared));
         // SAFETY: the channel's file is open, and stays the same one, for as long as `events` holds the queue pair.
@@ -167,7 +181,9 @@ impl Drop for Life {
 struct Shared {
     /// Before the memory that it uses.
     pair: QueuePair,
+    /// Before the memory that its transfers use.
     state: Mutex<State>,
+    memory: Option<Arc<Memory>>,
     /// Given up last.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -252,6 +268,25 @@ struct State {
     ended: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    queue: SendQueue,
+    /// The transfers that the next message has to wait for, when it could not be sent at once.
+    barrier: Option<u64>,
+    counts: Counts,
+}
+
+/// What a side had its device do since the connection began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// SENDs with bytes.
+    pub messages: u64,
+    /// SENDs with bytes that came.
+    pub received: u64,
+    /// Empty SENDs.
+    pub grants: u64,
+    /// RDMA READs.
+    pub fetches: u64,
+    /// RDMA WRITEs.
+    pub puts: u64,
 }
 
 #[derive(Debug)]
@@ -271,37 +306,32 @@ impl Shared {
     fn advance(&self) {
         let mut state = self.lock();
         state.advance(&self.pair);
-        let wakers = state.wakers();
+        let (halves, transfers) = state.wakers();
         drop(state);
-        wake(wakers);
+        halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
     }
-}
 
-impl Shared {
     fn lose_events(&self) {
         let mut state = self.lock();
         state.failure.get_or_insert(Failure::Events);
-        let wakers = state.wakers();
+        let (halves, transfers) = state.wakers();
         drop(state);
-        wake(wakers);
+        halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
     }
 }
 
-fn wake(wakers: [Option<Waker>; 2]) {
-    wakers.into_iter().flatten().for_each(Waker::wake);
-}
-
 impl State {
-    fn wakers(&mut self) -> [Option<Waker>; 2] {
+    fn wakers(&mut self) -> ([Option<Waker>; 2], Vec<Waker>) {
         let failed = self.failure.is_some();
         let reader = if failed || !self.arrived.is_empty() { self.reader.take() } else { None };
         let writer =
             if failed || self.ended || self.may_send() || self.is_sent() { self.writer.take() } else { None };
-        [reader, writer]
+        ([reader, writer], self.queue.woken(failed))
     }
 
     fn may_send(&self) -> bool {
-        self.credits > 0 && !self.free.is_empty()
+        let passed = self.barrier.is_none_or(|barrier| self.queue.has_passed(barrier));
+        self.credits > 0 && !self.free.is_empty() && passed
     }
 
     /// Whether the peer's device has everything.
@@ -323,6 +353,9 @@ impl State {
                 break;
             }
         }
+        if self.queue.waiting() > 0 {
+            self.post(pair, None);
+        }
         self.grant(pair);
     }
 
@@ -334,14 +367,16 @@ impl State {
                 return;
             }
         };
-        let slot = (completion.id & u64::from(u32::MAX)) as usize;
-        if !received.is_receive {
-            match completion.id & !u64::from(u32::MAX) {
-                MESSAGE => self.free.push(slot),
-                _ => self.grants_in_flight -= 1,
-            }
+        if completion.id & RECEIVE == 0 {
+            let (free, grants_in_flight) = (&mut self.free, &mut self.grants_in_flight);
+            self.queue.complete(completion.id, |posted| match posted {
+                Posted::Message { slot } => free.push(slot),
+                Posted::Grant => *grants_in_flight -= 1,
+                Posted::Transfer { .. } => {}
+            });
             return;
         }
+        let slot = (completion.id & !RECEIVE) as usize;
         let Grant { messages, grants } = Grant::from_immediate(received.immediate.unwrap_or(0));
         self.credits = self.credits.saturating_add(messages);
         self.grants_left = self.grants_left.saturating_add(grants);
@@ -349,6 +384,7 @@ impl State {
             self.grants_due += 1;
             self.repost(pair, slot);
         } else {
+            self.counts.received += 1;
             self.arrived.push_back(Arrived { slot, start: 0, end: received.size_bytes as usize });
         }
     }
@@ -361,13 +397,19 @@ impl State {
             return;
         }
         let immediate = self.take_grant().to_immediate();
-        // SAFETY: an empty message names no memory.
-        match unsafe { pair.post_message(GRANT, None, immediate) } {
-            Ok(()) => {
-                self.grants_left -= 1;
-                self.grants_in_flight += 1;
-            }
-            Err(_) => self.failure = Some(Failure::Posting),
+        self.grants_left -= 1;
+        self.grants_in_flight += 1;
+        self.counts.grants += 1;
+        self.post(pair, Some((Posted::Grant, Verb::Send { immediate }, None)));
+    }
+
+    /// Posts the transfers that wait, and a message behind them.
+    fn post(&mut self, pair: &QueuePair, message: Option<(Posted, Verb, Option<ibv_sge>)>) {
+        // SAFETY: an empty message names no memory; a slot is not free before its message's completion came, and the ring outlives the
+        // queue pair.
+        let posted = unsafe { self.queue.post(pair, message) };
+        if self.failure.is_none() && posted.is_err() {
+            self.failure = Some(Failure::Posting);
         }
     }
 
@@ -381,6 +423,13 @@ impl State {
     //= MKV-RDMA-1
     //= MKV-RDMA-3
     fn send(&mut self, pair: &QueuePair, slices: &[IoSlice<'_>]) -> usize {
+        let barrier = *self.barrier.get_or_insert(self.queue.barrier());
+        if self.queue.waiting() >= CHAIN_MAX - 1 {
+            self.post(pair, None);
+        }
+        if !self.queue.has_passed(barrier) {
+            return 0;
+        }
         let mut sent = 0;
         let mut rest = slices.iter().map(|slice| &slice[..]).filter(|slice| !slice.is_empty());
         let mut slice = rest.next();
@@ -399,13 +448,13 @@ impl State {
             }
             let immediate = self.take_grant().to_immediate();
             let entry = self.send.entry(slot, filled);
-            // SAFETY: the slot is not free before its completion came, and the ring outlives the queue pair.
-            if unsafe { pair.post_message(MESSAGE | slot as u64, Some(entry), immediate) }.is_err() {
-                self.failure = Some(Failure::Posting);
-                break;
-            }
+            self.post(pair, Some((Posted::Message { slot }, Verb::Send { immediate }, Some(entry))));
+            self.counts.messages += 1;
             self.credits -= 1;
             sent += filled;
+        }
+        if sent > 0 {
+            self.barrier = None;
         }
         sent
     }
@@ -488,9 +537,19 @@ impl ReadHalf {
         self.life.shared.pair.is_ready()
     }
 
-    /// Breaks the connection as an error of the device would.
+    /// Breaks the connection as an error of the device would. From then on the peer reaches no memory over it.
     pub fn fail(&self) -> Result<(), RdmaError> {
         self.life.shared.pair.fail()
+    }
+
+    /// What moves bytes from and to the peer's memory; `None` without memory of this side's own to move them to and from.
+    pub fn one_sided(&self) -> Option<OneSided> {
+        self.life.shared.memory.as_ref()?;
+        Some(OneSided { shared: Arc::clone(&self.life.shared) })
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.life.shared.lock().counts
     }
 
     /// Whether the peer closed its side.
@@ -594,9 +653,103 @@ impl AsyncWrite for WriteHalf {
                 return Poll::Pending;
             }
         }
-        // Dropping this half of the socket tells the peer.
-        half.socket = None;
+        half.end();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl WriteHalf {
+    /// Tells the peer, by dropping this half of the socket; after that its memory is not touched any more.
+    //= MKV-REG-6
+    fn end(&mut self) {
+        let busy = self.socket.is_some() && self.life.shared.lock().queue.under_way() > 0;
+        if busy {
+            // Nothing that the peer was told of: those that come before a message end before it does.
+            let _ = self.life.shared.pair.fail();
+        }
+        self.socket = None;
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+// ---------------------------------------------------------------- one-sided
+
+/// Moves bytes between memory of this side and memory that the peer registered.
+#[derive(Clone, Debug)]
+pub struct OneSided {
+    shared: Arc<Shared>,
+}
+
+impl OneSided {
+    /// Begins to read parts of the peer's memory into a buffer. The rest of the buffer is as it was.
+    ///
+    /// # Panics
+    /// If a part does not lie in the buffer.
+    pub fn fetch(&self, into: BufMut, parts: &[Part]) -> Result<Fetch, RdmaError> {
+        let mut state = self.usable()?;
+        let memory = self.shared.memory.as_ref().ok_or(RdmaError::Broken)?;
+        let batch = state.queue.fetch(memory, into, parts)?;
+        state.counts.fetches += parts.len() as u64;
+        state.post(&self.shared.pair, None);
+        drop(state);
+        Ok(Fetch { shared: Arc::clone(&self.shared), batch: Some(batch) })
+    }
+
+    /// Begins to write bytes to the peer's memory. They are there before any message that is sent after this call returned.
+    //= MKV-REG-9
+    pub fn put(&self, bytes: Buf, to: RemotePlace) -> Result<(), RdmaError> {
+        let mut state = self.usable()?;
+        let memory = self.shared.memory.as_ref().ok_or(RdmaError::Broken)?;
+        state.queue.put(memory, bytes, to)?;
+        state.counts.puts += 1;
+        // A message follows, and takes it along; many do not wait for that.
+        if state.queue.waiting() >= CHAIN_MAX - 1 {
+            state.post(&self.shared.pair, None);
+        }
+        Ok(())
+    }
+
+    fn usable(&self) -> Result<MutexGuard<'_, State>, RdmaError> {
+        let state = self.shared.lock();
+        if state.failure.is_some() || state.ended { Err(RdmaError::Broken) } else { Ok(state) }
+    }
+}
+
+/// Bytes on their way from the peer's memory. Dropping it gives them up.
+#[derive(Debug)]
+pub struct Fetch {
+    shared: Arc<Shared>,
+    batch: Option<usize>,
+}
+
+impl Future for Fetch {
+    type Output = Result<BufMut, RdmaError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<BufMut, RdmaError>> {
+        let fetch = &mut *self;
+        let Some(batch) = fetch.batch else { return Poll::Ready(Err(RdmaError::Broken)) };
+        let mut state = fetch.shared.lock();
+        match state.queue.take(batch, context.waker()) {
+            Progress::Done(memory) => {
+                fetch.batch = None;
+                Poll::Ready(Ok(memory))
+            }
+            Progress::UnderWay if state.failure.is_some() => Poll::Ready(Err(RdmaError::Broken)),
+            Progress::UnderWay => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch {
+            self.shared.lock().queue.abandon(batch);
+        }
     }
 }
 

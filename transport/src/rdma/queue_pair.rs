@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::device::{Device, path_mtu_code};
+use super::memory::{Reach, RemotePlace};
 use super::sys::{self, ibv_comp_channel, ibv_cq, ibv_qp, ibv_sge, ibv_wc};
 use super::{CompletionError, RdmaError};
 use crate::session::QueuePairIdentity;
@@ -35,6 +36,31 @@ pub(super) struct Depth {
     pub receive: u32,
 }
 
+/// Requests that are posted together.
+pub(super) const CHAIN_MAX: usize = 16;
+
+/// A request of the send queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub id: u64,
+    pub verb: Verb,
+    /// Of this side; an empty message names none.
+    pub memory: Option<ibv_sge>,
+    /// Whether it has a completion of its own.
+    pub signaled: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verb {
+    Send {
+        immediate: u32,
+    },
+    /// From the peer's memory.
+    Read(RemotePlace),
+    /// To the peer's memory.
+    Write(RemotePlace),
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
@@ -45,7 +71,6 @@ pub(super) struct Completion {
 /// What a received message is; nothing of it means anything for other requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
-    pub is_receive: bool,
     pub size_bytes: u32,
     pub immediate: Option<u32>,
 }
@@ -55,6 +80,7 @@ pub(super) struct QueuePair {
     pair: NonNull<ibv_qp>,
     completions: Completions,
     packet_sequence: u32,
+    reach: Reach,
     device: Arc<Device>,
 }
 
@@ -64,8 +90,8 @@ unsafe impl Send for QueuePair {}
 unsafe impl Sync for QueuePair {}
 
 impl QueuePair {
-    /// A queue pair that takes receives and is connected to nobody.
-    pub fn new(device: &Arc<Device>, depth: Depth) -> Result<QueuePair, RdmaError> {
+    /// A queue pair that takes receives and is connected to nobody. `reach`: whether its peer reaches memory that is registered for that.
+    pub fn new(device: &Arc<Device>, depth: Depth, reach: Reach) -> Result<QueuePair, RdmaError> {
         let most = device.requests_max();
         if depth.send.max(depth.receive) > most {
             return Err(RdmaError::Depth { wanted: depth.send.max(depth.receive), most });
@@ -94,12 +120,14 @@ impl QueuePair {
         let pair = unsafe { (device.library().ibv_create_qp)(device.domain(), &mut wanted) };
         let pair = NonNull::new(pair).ok_or_else(|| RdmaError::last("make a queue pair"))?;
         let packet_sequence = u32::from_ne_bytes(random) & 0x00ff_ffff;
-        let own = QueuePair { pair, completions, packet_sequence, device: Arc::clone(device) };
+        let own = QueuePair { pair, completions, packet_sequence, reach, device: Arc::clone(device) };
         let mut attributes = blank();
         attributes.qp_state = sys::QPS_INIT;
         attributes.port_num = device.port();
-        // The peer may send messages, and reach no memory by itself.
-        attributes.qp_access_flags = 0;
+        attributes.qp_access_flags = match reach {
+            Reach::Own => 0,
+            Reach::Peer => (sys::ACCESS_REMOTE_READ | sys::ACCESS_REMOTE_WRITE) as u32,
+        };
         let mask = sys::QP_STATE | sys::QP_PKEY_INDEX | sys::QP_PORT | sys::QP_ACCESS_FLAGS;
         own.modify("begin a queue pair", attributes, mask)?;
         Ok(own)
@@ -114,6 +142,15 @@ impl QueuePair {
             gid: self.device.gid(),
             path_mtu_bytes: self.device.path_mtu_bytes(),
             receive_credits,
+            reads_max: u16::from(self.reads_served_max()),
+        }
+    }
+
+    //= MKV-RDMA-7
+    fn reads_served_max(&self) -> u8 {
+        match self.reach {
+            Reach::Own => 0,
+            Reach::Peer => self.device.reads().served_max,
         }
     }
 
@@ -128,6 +165,7 @@ impl QueuePair {
         attributes.dest_qp_num = peer.number & 0x00ff_ffff;
         attributes.rq_psn = peer.packet_sequence & 0x00ff_ffff;
         attributes.min_rnr_timer = NOT_READY_CODE;
+        attributes.max_dest_rd_atomic = self.reads_served_max();
         attributes.ah_attr = sys::ibv_ah_attr {
             grh: sys::ibv_global_route {
                 dgid: gid.map(u64::from_ne_bytes),
@@ -156,6 +194,7 @@ impl QueuePair {
         attributes.retry_cnt = RETRIES;
         attributes.rnr_retry = RETRIES;
         attributes.sq_psn = self.packet_sequence;
+        attributes.max_rd_atomic = u16::from(self.device.reads().asked_max).min(peer.reads_max) as u8;
         let mask = sys::QP_STATE
             | sys::QP_TIMEOUT
             | sys::QP_RETRY_CNT
@@ -213,36 +252,37 @@ impl QueuePair {
         RdmaError::check("post a receive", failed)
     }
 
-    /// Sends one message; an empty one names no memory.
+    /// Posts requests as one chain: the device is told once. They begin in this order, and their completions come in it.
     ///
     /// # Safety
-    /// The memory stays registered and unchanged until this request's completion was polled, or the queue pair is gone.
-    pub unsafe fn post_message(
-        &self,
-        id: u64,
-        from: Option<ibv_sge>,
-        immediate: u32,
-    ) -> Result<(), RdmaError> {
-        let mut request = request(id, sys::WR_SEND_WITH_IMM);
-        request.imm_data = immediate.to_be();
-        let mut entry = from;
-        if let Some(entry) = &mut entry {
-            (request.sg_list, request.num_sge) = (entry, 1);
+    /// The memory stays registered until the completion of its request, or of a later one, was polled, or the queue pair is gone; until
+    /// then nobody changes what is sent or written, and nobody looks at what is read.
+    pub unsafe fn post(&self, chain: &[Request]) -> Result<(), RdmaError> {
+        assert!(chain.len() <= CHAIN_MAX, "whoever makes a chain bounds it");
+        let mut entries = [ibv_sge { addr: 0, length: 0, lkey: 0 }; CHAIN_MAX];
+        let mut requests = [blank_request(); CHAIN_MAX];
+        let (first_entry, first) = (entries.as_mut_ptr(), requests.as_mut_ptr());
+        for (at, request) in chain.iter().enumerate() {
+            // SAFETY: `at` is inside of both arrays, which outlive the call below and are reached through these pointers alone.
+            let (own, entry) = unsafe { (&mut *first.add(at), first_entry.add(at)) };
+            request.fill(own);
+            if let Some(memory) = request.memory {
+                // SAFETY: as above.
+                unsafe { *entry = memory };
+                (own.sg_list, own.num_sge) = (entry, 1);
+            }
+            if at + 1 < chain.len() {
+                // SAFETY: as above.
+                own.next = unsafe { first.add(at + 1) };
+            }
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.post(request) }
-    }
-
-    /// # Safety
-    /// What the request names is as the request's kind needs it.
-    unsafe fn post(&self, mut request: sys::ibv_send_wr) -> Result<(), RdmaError> {
         let mut refused = null_mut();
-        // SAFETY: a live queue pair; the request is copied before the call returns; the caller answers for the memory.
+        // SAFETY: a live queue pair; the requests are copied before the call returns; the caller answers for the memory.
         let failed = unsafe {
             let post = (*self.context()).ops.post_send.ok_or(RdmaError::NoPosting)?;
-            post(self.pair.as_ptr(), &mut request, &mut refused)
+            post(self.pair.as_ptr(), first, &mut refused)
         };
-        RdmaError::check("post a request", failed)
+        RdmaError::check("post requests", failed)
     }
 
     fn context(&self) -> *mut sys::ibv_context {
@@ -267,7 +307,6 @@ impl QueuePair {
             id: completion.wr_id,
             result: match completion.status {
                 0 => Ok(Received {
-                    is_receive: completion.opcode & sys::WC_RECV != 0,
                     size_bytes: completion.byte_len,
                     immediate: (completion.wc_flags & sys::WC_WITH_IMM != 0)
                         .then_some(u32::from_be(completion.imm_data)),
@@ -328,18 +367,40 @@ fn blank() -> sys::ibv_qp_attr {
     unsafe { std::mem::zeroed() }
 }
 
-fn request(id: u64, opcode: i32) -> sys::ibv_send_wr {
+fn blank_request() -> sys::ibv_send_wr {
     sys::ibv_send_wr {
-        wr_id: id,
+        wr_id: 0,
         next: null_mut(),
         sg_list: null_mut(),
         num_sge: 0,
-        opcode,
-        send_flags: sys::SEND_SIGNALED,
+        opcode: 0,
+        send_flags: 0,
         imm_data: 0,
         remote_address: 0,
         remote_key: 0,
         unused: [0; 9],
+    }
+}
+
+impl Request {
+    fn fill(&self, request: &mut sys::ibv_send_wr) {
+        request.wr_id = self.id;
+        if self.signaled {
+            request.send_flags = sys::SEND_SIGNALED;
+        }
+        match self.verb {
+            Verb::Send { immediate } => {
+                (request.opcode, request.imm_data) = (sys::WR_SEND_WITH_IMM, immediate.to_be());
+            }
+            Verb::Read(RemotePlace { address, key }) => {
+                request.opcode = sys::WR_RDMA_READ;
+                (request.remote_address, request.remote_key) = (address, key);
+            }
+            Verb::Write(RemotePlace { address, key }) => {
+                request.opcode = sys::WR_RDMA_WRITE;
+                (request.remote_address, request.remote_key) = (address, key);
+            }
+        }
     }
 }
 

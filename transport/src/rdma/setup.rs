@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::device::{Device, nearness};
 use super::endpoint::Prepared;
+use super::memory::{Memory, Reach};
 use crate::buf::BufPool;
 use crate::error::{SetupError, TransportError};
 use crate::net::{self, ReadHalf, Reader, WriteHalf, Writer};
@@ -35,7 +36,29 @@ pub async fn connect(
     terms: &ClientTerms,
     pool: BufPool,
 ) -> Result<(Reader, Writer, ServerInfo), TransportError> {
-    let endpoint = Prepared::new(device)?.receive()?;
+    connect_with(address, Prepared::new(device)?, (key, terms), pool, None).await
+}
+
+/// As [`connect`], with memory that the server may reach. It is told of it by whoever wants it to: see [`Memory::registered`].
+pub async fn connect_reachable(
+    address: impl ToSocketAddrs,
+    memory: &Arc<Memory>,
+    key: &Key,
+    terms: &ClientTerms,
+    pool: BufPool,
+) -> Result<(Reader, Writer, ServerInfo), TransportError> {
+    let prepared = Prepared::reachable(memory.device(), Reach::Peer)?;
+    connect_with(address, prepared, (key, terms), pool, Some(Arc::clone(memory))).await
+}
+
+async fn connect_with(
+    address: impl ToSocketAddrs,
+    prepared: Prepared,
+    (key, terms): (&Key, &ClientTerms),
+    pool: BufPool,
+    memory: Option<Arc<Memory>>,
+) -> Result<(Reader, Writer, ServerInfo), TransportError> {
+    let endpoint = prepared.receive()?;
     let connecting = timeout(SETUP_TIMEOUT, TcpStream::connect(address));
     let mut socket = connecting.await.map_err(|_| SetupError::TimedOut)??;
     socket.set_nodelay(true)?;
@@ -46,7 +69,7 @@ pub async fn connect(
     let own = endpoint.identity();
     let (channel, server) = stream::connect_asking(&mut socket, key, terms, Some(&own), accept).await?;
     let (read, write) = if server.queue_pair.is_some() {
-        let (read, write) = endpoint.split(socket, None)?;
+        let (read, write) = endpoint.split(socket, memory, None)?;
         (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
     } else {
         let (read, write) = socket.into_split();
@@ -60,6 +83,8 @@ pub async fn connect(
 #[derive(Debug)]
 pub struct Offer {
     devices: Vec<Arc<Device>>,
+    /// At most one of each device.
+    memory: Vec<Arc<Memory>>,
     /// For all queue pairs, and for those whose clients did not confirm yet.
     places: Arc<Semaphore>,
     setups: Arc<Semaphore>,
@@ -69,6 +94,7 @@ pub struct Offer {
 struct Offered {
     prepared: Prepared,
     theirs: QueuePairIdentity,
+    memory: Option<Arc<Memory>>,
     place: OwnedSemaphorePermit,
     _setup: OwnedSemaphorePermit,
 }
@@ -78,9 +104,16 @@ impl Offer {
     pub fn new(devices: Vec<Arc<Device>>, queue_pairs_max: usize) -> Offer {
         Offer {
             devices,
+            memory: Vec::new(),
             places: Arc::new(Semaphore::new(queue_pairs_max.min(Semaphore::MAX_PERMITS))),
             setups: Arc::new(Semaphore::new(SETUP_PAIRS_MAX)),
         }
+    }
+
+    /// With memory of this side's own, that one-sided transfers on its device move bytes from and to.
+    pub fn with_memory(mut self, memory: Memory) -> Offer {
+        self.memory.push(Arc::new(memory));
+        self
     }
 
     pub fn devices(&self) -> &[Arc<Device>] {
@@ -94,7 +127,8 @@ impl Offer {
         let setup = Arc::clone(&self.setups).try_acquire_owned().ok()?;
         let device = self.devices.iter().max_by_key(|device| nearness(device.gid(), theirs.gid))?;
         let prepared = Prepared::new(device).ok()?;
-        Some(Offered { prepared, theirs: *theirs, place, _setup: setup })
+        let memory = self.memory.iter().find(|memory| Arc::ptr_eq(memory.device(), device)).cloned();
+        Some(Offered { prepared, theirs: *theirs, memory, place, _setup: setup })
     }
 }
 
@@ -116,10 +150,10 @@ pub async fn accept(
     };
     let (channel, client) = stream::accept_offering(&mut socket, (keys, terms), permit, prepare).await?;
     let (read, write) = match offered {
-        Some(Offered { prepared, theirs, place, _setup }) => {
+        Some(Offered { prepared, theirs, memory, place, _setup }) => {
             let endpoint = prepared.receive()?;
             endpoint.connect(&theirs, false)?;
-            let (read, write) = endpoint.split(socket, Some(place))?;
+            let (read, write) = endpoint.split(socket, memory, Some(place))?;
             (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
         }
         None => {

@@ -168,6 +168,7 @@ pub struct ibv_sge {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct ibv_send_wr {
     pub wr_id: u64,
     pub next: *mut ibv_send_wr,
@@ -316,11 +317,14 @@ pub const QP_MAX_DEST_RD_ATOMIC: c_int = 1 << 17;
 pub const QP_DEST_QPN: c_int = 1 << 20;
 
 pub const ACCESS_LOCAL_WRITE: c_int = 1;
+pub const ACCESS_REMOTE_WRITE: c_int = 2;
+pub const ACCESS_REMOTE_READ: c_int = 4;
 
+pub const WR_RDMA_WRITE: c_int = 0;
 pub const WR_SEND_WITH_IMM: c_int = 3;
+pub const WR_RDMA_READ: c_int = 4;
 pub const SEND_SIGNALED: u32 = 2;
 
-pub const WC_RECV: c_int = 1 << 7;
 pub const WC_WITH_IMM: u32 = 2;
 
 pub const PORT_ACTIVE: c_int = 4;
