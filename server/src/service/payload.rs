@@ -42,6 +42,7 @@ pub trait Regions {
 
 /// What has to hold for a piece.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made and used up within one function")]
 pub enum Check {
     /// Nothing on the way could change it unseen but the client.
     Checksum,

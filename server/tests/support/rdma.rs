@@ -61,9 +61,13 @@ pub async fn connect_one_sided_on(
 }
 
 /// As [`connect_one_sided`]; the server was not told of the memory yet.
-pub async fn connect_reachable(address: &str, client_id: u8) -> Result<(Client, Registered), TransportError> {
-    let device = Device::open(&Selection::default())?;
-    let memory = SharedMemory::create(MEMORY_BYTES)?;
+pub async fn connect_reachable(
+    device: &Arc<Device>,
+    address: &str,
+    client_id: u8,
+    memory_bytes: usize,
+) -> Result<(Client, Registered), TransportError> {
+    let memory = SharedMemory::create(memory_bytes)?;
     let file = memory.as_fd().try_clone_to_owned()?;
     let pool = BufPool::new(memory_bytes);
     pool.share(1, memory);
