@@ -20,6 +20,9 @@ pub const RDMA_DEVICES_VARIABLE: &str = "MEMKV_RDMA_DEVICES";
 /// The environment variable for [`Settings::connections`].
 pub const CONNECTIONS_VARIABLE: &str = "MEMKV_CONNECTIONS";
 
+/// The environment variable for [`Config::verify`]: `always`, `sampled` or `never`.
+pub const VERIFY_VARIABLE: &str = "MEMKV_VERIFY";
+
 /// How a client reaches its server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transport {
@@ -118,11 +121,15 @@ impl Config {
     }
 
     /// As [`Config::new`], with what the environment says: the key ([`KEY_VARIABLE`]), and if they are there the transport
-    /// ([`TRANSPORT_VARIABLE`]), RDMA devices ([`RDMA_DEVICES_VARIABLE`]) and the number of connections ([`CONNECTIONS_VARIABLE`]).
+    /// ([`TRANSPORT_VARIABLE`]), RDMA devices ([`RDMA_DEVICES_VARIABLE`]), what to verify ([`VERIFY_VARIABLE`]) and the number of connections
+    /// ([`CONNECTIONS_VARIABLE`]).
     pub fn from_env(uri: &str) -> Result<Self, Error> {
         let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? };
         if let Some(names) = std::env::var_os(RDMA_DEVICES_VARIABLE) {
             (config.rdma, config.rdma_devices) = rdma_devices(&names.to_string_lossy());
+        }
+        if let Some(text) = std::env::var_os(VERIFY_VARIABLE) {
+            config.verify = verify(&text.to_string_lossy())?;
         }
         match std::env::var(CONNECTIONS_VARIABLE) {
             Ok(text) => config.settings.connections = connections(&text)?,
@@ -143,6 +150,15 @@ fn rdma_devices(text: &str) -> (bool, Vec<String>) {
     let names: Vec<_> = names.map(str::to_owned).collect();
     let any = names.iter().any(|name| name == "any");
     (!names.is_empty(), if any { Vec::new() } else { names })
+}
+
+fn verify(text: &str) -> Result<Verify, Error> {
+    match text {
+        "" | "always" => Ok(Verify::Always),
+        "sampled" => Ok(Verify::Sampled),
+        "never" => Ok(Verify::Never),
+        _ => Err(ApiMisuse::Verify.into()),
+    }
 }
 
 fn connections(text: &str) -> Result<u16, Error> {
@@ -186,6 +202,13 @@ mod tests {
         assert_eq!(rdma_devices("any"), named(&[]));
         assert_eq!(rdma_devices("rxe0"), named(&["rxe0"]));
         assert_eq!(rdma_devices("mlx5_0, mlx5_1,"), named(&["mlx5_0", "mlx5_1"]));
+    }
+
+    #[test]
+    fn what_to_verify_has_names() {
+        assert_eq!((verify(""), verify("always")), (Ok(Verify::Always), Ok(Verify::Always)));
+        assert_eq!((verify("sampled"), verify("never")), (Ok(Verify::Sampled), Ok(Verify::Never)));
+        assert_eq!(verify("no"), Err(ApiMisuse::Verify.into()));
     }
 
     #[test]

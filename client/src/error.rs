@@ -66,6 +66,9 @@ pub enum ApiMisuse {
     /// A transport that there is none of.
     #[error("MEMKV_TRANSPORT is none of `auto`, `tcp`, `local` and `rdma`")]
     Transport,
+    /// A choice of what to verify that there is none of.
+    #[error("MEMKV_VERIFY is none of `always`, `sampled` and `never`")]
+    Verify,
     /// A number of connections that there cannot be.
     #[error("MEMKV_CONNECTIONS is no number from 1 to {}", crate::core::CONNECTIONS_MAX)]
     Connections,
