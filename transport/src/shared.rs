@@ -12,14 +12,20 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod mapping;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 mod none;
 
 use std::io;
 
 #[cfg(target_os = "linux")]
 use self::linux as system;
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
+use self::macos as system;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 use self::none as system;
 
 pub use self::system::{Region, SharedMemory};

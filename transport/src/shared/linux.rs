@@ -17,8 +17,9 @@ use rustix::fs::{
     memfd_create, seek,
 };
 use rustix::io::{Errno, pread, pwrite};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{Advice, madvise};
 
+use super::mapping::Mapping;
 use super::{FileId, REGION_SIZE_BYTES_MAX, RegionError};
 
 /// The file system of memory files of ordinary pages.
@@ -27,48 +28,26 @@ const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 /// Pages made present by one call, so that a signal or a lack of memory ends it soon.
 const POPULATE_STEP_BYTES: usize = 4 << 20;
 
-/// A mapping of a memory file, for reading and writing.
-#[derive(Debug)]
-struct Mapping {
-    base: NonNull<u8>,
-    size_bytes: usize,
+/// Maps a memory file, in huge pages where there are any.
+fn map(file: &OwnedFd, size_bytes: usize) -> io::Result<Mapping> {
+    let mapping = Mapping::new(file.as_fd(), size_bytes)?;
+    // Refused where huge pages of shared memory are off, which costs nothing but speed.
+    // SAFETY: the range is this mapping; the advice changes no bytes.
+    let _ = unsafe { madvise(mapping.base().as_ptr().cast(), size_bytes, Advice::LinuxHugepage) };
+    Ok(mapping)
 }
 
-// SAFETY: it owns its mapping, and mapped memory may be used and unmapped by any thread.
-unsafe impl Send for Mapping {}
-// SAFETY: a shared `Mapping` gives out its address alone; who uses it answers for the access.
-unsafe impl Sync for Mapping {}
-
 impl Mapping {
-    fn new(file: BorrowedFd<'_>, size_bytes: usize) -> io::Result<Mapping> {
-        let (read_write, shared) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping at an address of the kernel's choice replaces none that is there.
-        let base = unsafe { mmap(std::ptr::null_mut(), size_bytes, read_write, shared, file, 0) }?;
-        let base: NonNull<u8> = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // Refused where huge pages of shared memory are off, which costs nothing but speed.
-        // SAFETY: the range is this mapping; the advice changes no bytes.
-        let _ = unsafe { madvise(base.as_ptr().cast(), size_bytes, Advice::LinuxHugepage) };
-        Ok(Mapping { base, size_bytes })
-    }
-
     /// Makes the pages of a range present, so that nobody pays for them later.
     fn populate(&self, range: std::ops::Range<usize>) -> io::Result<()> {
         let mut at = range.start;
-        while at < range.end.min(self.size_bytes) {
-            let length = POPULATE_STEP_BYTES.min(self.size_bytes - at).min(range.end - at);
+        while at < range.end.min(self.size_bytes()) {
+            let length = POPULATE_STEP_BYTES.min(self.size_bytes() - at).min(range.end - at);
             // SAFETY: the range lies in this mapping; populating changes no bytes.
-            unsafe { madvise(self.base.as_ptr().add(at).cast(), length, Advice::LinuxPopulateWrite) }?;
+            unsafe { madvise(self.base().as_ptr().add(at).cast(), length, Advice::LinuxPopulateWrite) }?;
             at += length;
         }
         Ok(())
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and its owner is going: nobody uses the address any more. An error would mean
-        // that it is no mapping, and there is nothing to do about it.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.size_bytes) };
     }
 }
 
@@ -85,21 +64,21 @@ impl SharedMemory {
         let file = memfd_create("memkv", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, size_bytes as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let mapping = Mapping::new(file.as_fd(), size_bytes)?;
+        let mapping = map(&file, size_bytes)?;
         Ok(SharedMemory { file, mapping })
     }
 
     pub fn size_bytes(&self) -> usize {
-        self.mapping.size_bytes
+        self.mapping.size_bytes()
     }
 
     /// Makes the first so many bytes present.
     pub fn populate(&self, size_bytes: usize) -> io::Result<()> {
-        self.mapping.populate(0..size_bytes.min(self.mapping.size_bytes))
+        self.mapping.populate(0..size_bytes.min(self.mapping.size_bytes()))
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {
-        self.mapping.base
+        self.mapping.base()
     }
 }
 
@@ -142,7 +121,7 @@ impl Region {
         if memory_is_promised() {
             return Ok(Region { access: Access::Calls(file), size_bytes });
         }
-        let mapping = Mapping::new(file.as_fd(), size_bytes)?;
+        let mapping = map(&file, size_bytes)?;
         // A region whose pages are not mapped yet is only slower.
         let _ = populate_present(&file, &mapping);
         Ok(Region { access: Access::Mapped(mapping), size_bytes })
@@ -167,13 +146,7 @@ impl Region {
         self.check(offset, into.len())?;
         match &self.access {
             Access::Mapped(mapping) => {
-                // SAFETY: `check` keeps the range inside the mapping, which is readable to its end, for the file is
-                // sealed; `into` is memory of our own. The client may write meanwhile: the copy then holds bytes of
-                // several moments, and nothing is believed of them before they were verified.
-                unsafe {
-                    let from = mapping.base.as_ptr().add(offset as usize);
-                    copy(from, into.as_mut_ptr(), into.len());
-                }
+                mapping.read(offset as usize, into);
                 Ok(())
             }
             Access::Calls(file) => read_all(file, offset, into),
@@ -185,28 +158,12 @@ impl Region {
         self.check(offset, bytes.len())?;
         match &self.access {
             Access::Mapped(mapping) => {
-                // SAFETY: `check` keeps the range inside the mapping, which is writable to its end, for the file is
-                // sealed; `bytes` is memory of our own. What the client does to its bytes meanwhile is its own loss.
-                unsafe {
-                    let into = mapping.base.as_ptr().add(offset as usize);
-                    copy(bytes.as_ptr(), into, bytes.len());
-                }
+                mapping.write(offset as usize, bytes);
                 Ok(())
             }
             Access::Calls(file) => write_all(file, offset, bytes),
         }
     }
-}
-
-/// Copies between our memory and memory that another process may be using. Never inlined, so that the compiler knows
-/// nothing of where the bytes come from and cannot read them a second time.
-///
-/// # Safety
-/// `from` is good for reads of `length` bytes, `into` for writes, and they do not overlap.
-#[inline(never)]
-unsafe fn copy(from: *const u8, into: *mut u8, length: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { std::ptr::copy_nonoverlapping(from, into, length) };
 }
 
 fn read_all(file: &OwnedFd, mut offset: u64, mut into: &mut [u8]) -> Result<(), RegionError> {
@@ -268,7 +225,7 @@ fn check_file(file: &OwnedFd, length: u64) -> Result<(), RegionError> {
 /// Maps the pages that the client has touched already; holes stay holes.
 fn populate_present(file: &OwnedFd, mapping: &Mapping) -> io::Result<()> {
     let mut at = 0;
-    while at < mapping.size_bytes as u64 {
+    while at < mapping.size_bytes() as u64 {
         let start = match seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
             // Nothing but a hole is left.
@@ -276,7 +233,7 @@ fn populate_present(file: &OwnedFd, mapping: &Mapping) -> io::Result<()> {
             Err(errno) => return Err(errno.into()),
         };
         let end = seek(file, SeekFrom::Hole(start))?.max(start + 1);
-        mapping.populate(start as usize..end.min(mapping.size_bytes as u64) as usize)?;
+        mapping.populate(start as usize..end.min(mapping.size_bytes() as u64) as usize)?;
         at = end;
     }
     Ok(())
