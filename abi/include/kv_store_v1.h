@@ -18,8 +18,8 @@
 // No such chunk or manifest.
 #define KV_STORE_NOT_FOUND -1
 
-// A manifest names a chunk that is neither stored nor put through this handle: nothing was published, and what was
-// stored under the name before still is.
+// A manifest names a chunk that is neither stored nor put through this handle, or that the server lost after this handle
+// knew it to be stored: nothing was published, and what was stored under the name before still is. Once put again it can be.
 #define KV_STORE_MISSING_CHUNK -2
 
 // An argument is NULL, out of range, or not what it should be.
@@ -73,8 +73,8 @@ typedef struct kv_store_v1_vtable {
     int (*get_manifest)(struct kv_store_v1 *store, const char *name, uint8_t **data, size_t *len);
     // Deletes a manifest. Its chunks stay until their space is needed.
     int (*delete_manifest)(struct kv_store_v1 *store, const char *name);
-    // Reads n chunks at once, for get_chunk to find: n hashes of hash_len bytes, back to back. A chunk that is not
-    // stored is no failure here.
+    // Begins to read n chunks together, for get_chunk to find or to wait for: n hashes of hash_len bytes, back to back. A
+    // chunk that is not stored is no failure here.
     int (*prefetch_chunks)(struct kv_store_v1 *store, const uint8_t *hashes, size_t hash_len, size_t n);
 } kv_store_v1_vtable;
 

@@ -9,8 +9,8 @@ use memkv_wire::Status;
 pub const KV_STORE_OK: c_int = 0;
 /// No such chunk or manifest.
 pub const KV_STORE_NOT_FOUND: c_int = -1;
-/// A manifest names a chunk that is neither stored nor put through this handle: nothing was published, and what was
-/// stored under the name before still is.
+/// A manifest names a chunk that is neither stored nor put through this handle, or that the server lost after this handle
+/// knew it to be stored: nothing was published, and what was stored under the name before still is. Once put again it can be.
 pub const KV_STORE_MISSING_CHUNK: c_int = -2;
 /// An argument is NULL, out of range, or not what it should be.
 pub const KV_STORE_INVALID: c_int = -3;

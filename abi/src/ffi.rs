@@ -84,8 +84,8 @@ pub struct kv_store_v1_vtable {
     ) -> c_int,
     /// Deletes a manifest. Its chunks stay until their space is needed.
     pub delete_manifest: unsafe extern "C" fn(store: *mut kv_store_v1, name: *const c_char) -> c_int,
-    /// Reads n chunks at once, for get_chunk to find: n hashes of hash_len bytes, back to back. A chunk that is not
-    /// stored is no failure here.
+    /// Begins to read n chunks together, for get_chunk to find or to wait for: n hashes of hash_len bytes, back to back. A
+    /// chunk that is not stored is no failure here.
     pub prefetch_chunks:
         unsafe extern "C" fn(store: *mut kv_store_v1, hashes: *const u8, hash_len: usize, n: usize) -> c_int,
 }
