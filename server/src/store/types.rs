@@ -1,6 +1,6 @@
 //! The words the store's callers speak: identifiers, checksums, keys, values, outcomes and errors.
 
-use xxhash_rust::xxh3::xxh3_128;
+use memkv_wire::checksum;
 
 /// Values are checksummed in blocks of this size; the last block may be shorter.
 pub const BLOCK_BYTES: usize = 1 << 20;
@@ -36,16 +36,12 @@ pub struct Checksum(pub [u8; 16]);
 impl Checksum {
     /// The checksum of one block's bytes.
     pub fn of_block(bytes: &[u8]) -> Self {
-        Self(xxh3_128(bytes).to_be_bytes())
+        Self(checksum::block(bytes))
     }
 
     /// A value's checksum: that of the list of its blocks' checksums.
     pub fn of_blocks<'a>(blocks: impl IntoIterator<Item = &'a Checksum>) -> Self {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        for block in blocks {
-            hasher.update(&block.0);
-        }
-        Self(hasher.digest128().to_be_bytes())
+        Self(checksum::value(blocks.into_iter().map(|block| &block.0)))
     }
 
     /// The checksum of a whole value that lies in one slice.
