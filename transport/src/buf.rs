@@ -3,7 +3,7 @@
 //! Owns the memory of every payload in flight. Invariants:
 //! - every block begins at a multiple of [`ALIGNMENT_BYTES`] and its capacity is a power of two of at least that size;
 //! - a [`BufMut`] is the only handle to its block; a [`Buf`] shares it and nobody writes any more;
-//! - the capacities of all blocks of a pool, in use or idle, never exceed its budget;
+//! - the capacities of all blocks of a pool, in use or idle, never exceed its budget and what is kept ([`Buf::keep`]);
 //! - whoever waits for memory gets it before whoever asks later, so a small request cannot starve a large one.
 //!
 //! A block lives until its pool is gone, and is handed out again as it is: its bytes are initialised, but stale.
@@ -19,7 +19,7 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, TryAcquireError};
@@ -31,6 +31,8 @@ use crate::shared::SharedMemory;
 
 mod huge;
 mod slab;
+#[cfg(test)]
+mod tests;
 
 /// Every buffer begins at a multiple of this: what O_DIRECT asks for on every device we know.
 pub const ALIGNMENT_BYTES: usize = 4096;
@@ -43,6 +45,8 @@ pub const BUDGET_SIZE_BYTES_MIN: usize = BUFFER_SIZE_BYTES_MAX;
 /// pages of 4 KiB a request of 1 MiB and its header is two.
 const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 const CLASS_COUNT: usize = 13;
+/// What keeps a block has to need so much of it.
+const KEPT_SHARE: (usize, usize) = (7, 8);
 const REFERENCES_MAX: usize = isize::MAX as usize;
 
 const _: () = assert!(ALIGNMENT_BYTES << (CLASS_COUNT - 1) == BUFFER_SIZE_BYTES_MAX);
@@ -65,6 +69,7 @@ pub struct BufPool(Arc<Pool>);
 
 struct Pool {
     budget_size_bytes: usize,
+    kept_size_bytes_max: usize,
     /// One permit for each page that may still be handed out. It queues in the order of asking.
     pages: Semaphore,
     shelves: Mutex<Shelves>,
@@ -77,6 +82,8 @@ struct Shelves {
     idle_shared: [Vec<NonNull<Block>>; CLASS_COUNT],
     shared: Option<Shared>,
     resident_size_bytes: usize,
+    /// Of those in use: what counts beside the budget.
+    kept_size_bytes: usize,
 }
 
 /// One stretch of memory that a pool's blocks are cut from.
@@ -117,16 +124,23 @@ unsafe impl Send for Shelves {}
 impl BufPool {
     /// A pool that never holds more than `budget_size_bytes`, rounded down to whole pages.
     pub fn new(budget_size_bytes: usize) -> BufPool {
+        BufPool::keeping(budget_size_bytes, 0)
+    }
+
+    /// As [`BufPool::new`], for someone who may keep so many bytes of what it handed out for as long as they like.
+    pub fn keeping(budget_size_bytes: usize, kept_size_bytes_max: usize) -> BufPool {
         let budget_size_bytes = budget_size_bytes.max(BUDGET_SIZE_BYTES_MIN);
         let pages = (budget_size_bytes / ALIGNMENT_BYTES).min(Semaphore::MAX_PERMITS);
         BufPool(Arc::new(Pool {
             budget_size_bytes: pages * ALIGNMENT_BYTES,
+            kept_size_bytes_max,
             pages: Semaphore::new(pages),
             shelves: Mutex::new(Shelves {
                 idle: Default::default(),
                 idle_shared: Default::default(),
                 shared: None,
                 resident_size_bytes: 0,
+                kept_size_bytes: 0,
             }),
         }))
     }
@@ -214,6 +228,11 @@ impl BufPool {
         self.0.lock().resident_size_bytes
     }
 
+    /// What [`Buf::keep`] took out of the budget and still lives.
+    pub fn kept_size_bytes(&self) -> usize {
+        self.0.lock().kept_size_bytes
+    }
+
     fn provide(&self, class: usize, size_bytes: usize) -> BufMut {
         let block = self.0.obtain(class);
         // SAFETY: `obtain` hands out blocks that have no other handle.
@@ -238,6 +257,36 @@ impl Pool {
         shelves.make_room(class, self.budget_size_bytes);
         drop(shelves);
         Block::allocate(class)
+    }
+
+    /// Counts a block as kept, once, and gives its pages back. False: no more may be kept.
+    fn keep(&self, block: &Block) -> bool {
+        {
+            let mut shelves = self.lock();
+            if block.kept.load(Ordering::Relaxed) {
+                return true;
+            }
+            let capacity = capacity_of(block.class);
+            if shelves.kept_size_bytes + capacity > self.kept_size_bytes_max {
+                return false;
+            }
+            shelves.kept_size_bytes += capacity;
+            block.kept.store(true, Ordering::Relaxed);
+        }
+        self.pages.add_permits(pages_of(block.class) as usize);
+        true
+    }
+
+    /// Takes a kept block back: onto its shelf, unless there is as much as the budget allows.
+    fn shelve_kept(&self, block: NonNull<Block>, class: usize) {
+        let mut shelves = self.lock();
+        shelves.kept_size_bytes -= capacity_of(class);
+        // SAFETY: the caller gives up the last handle of a live block.
+        match unsafe { block.as_ref() }.cut {
+            Some(_) => shelves.idle_shared[class].push(block),
+            None => shelves.idle[class].push(block),
+        }
+        shelves.trim(self.budget_size_bytes);
     }
 
     /// Takes a block back. It is on its shelf before its pages are free, so that the budget holds at every moment.
@@ -283,14 +332,18 @@ impl Shelves {
 
     /// Counts one more block of this class, after freeing what is idle as far as the budget asks for it.
     fn make_room(&mut self, class: usize, budget_size_bytes: usize) {
-        // What is in use, this block included, fits the budget, for pages are held for all of it. So enough is idle.
-        let capacity = capacity_of(class);
-        while self.resident_size_bytes + capacity > budget_size_bytes {
+        // What is in use and not kept, this block included, fits the budget, for pages are held for all of it. So enough is idle.
+        self.resident_size_bytes += capacity_of(class);
+        self.trim(budget_size_bytes);
+    }
+
+    /// Frees what is idle as far as the budget asks for it.
+    fn trim(&mut self, budget_size_bytes: usize) {
+        while self.resident_size_bytes > budget_size_bytes + self.kept_size_bytes {
             if !self.evict(false) && !self.evict(true) {
                 break;
             }
         }
-        self.resident_size_bytes += capacity;
     }
 
     /// Frees the largest idle block of shared memory, or of the rest. False: there is none.
@@ -351,6 +404,8 @@ struct Block {
     references: AtomicUsize,
     memory: NonNull<u8>,
     class: usize,
+    /// Whether its pool counts it as kept. Changes under the lock of the pool's shelves.
+    kept: AtomicBool,
     /// Where in its pool's one stretch of memory it lies. The mapping lives as long as the pool, and the pool as long as a block in use.
     cut: Option<Cut>,
     /// Where it returns to; `None` on a shelf, so that the pool does not keep itself alive, and outside any pool.
@@ -378,7 +433,14 @@ impl Block {
 
     /// A block with one reference on memory that is nobody else's.
     fn leak(memory: NonNull<u8>, class: usize, cut: Option<Cut>) -> NonNull<Block> {
-        let block = Block { references: AtomicUsize::new(1), memory, class, cut, pool: None };
+        let block = Block {
+            references: AtomicUsize::new(1),
+            memory,
+            class,
+            kept: AtomicBool::new(false),
+            cut,
+            pool: None,
+        };
         NonNull::from(Box::leak(Box::new(block)))
     }
 
@@ -419,7 +481,9 @@ impl Block {
         let exclusive = unsafe { &mut *block.as_ptr() };
         *exclusive.references.get_mut() = 1;
         let class = exclusive.class;
+        let kept = std::mem::take(exclusive.kept.get_mut());
         match exclusive.pool.take() {
+            Some(pool) if kept => pool.shelve_kept(block, class),
             Some(pool) => pool.shelve(block, class),
             None => {
                 // SAFETY: as above, no other handle exists.
@@ -566,6 +630,19 @@ impl Buf {
         self.block.map_or(0, |block| capacity_of(unsafe { block.as_ref() }.class) - self.start)
     }
 
+    /// Counts its block as kept rather than as under way, for whoever is going to hold it for long: the pool's budget is free
+    /// for others again. False, and nothing has changed: it is too small a part of its block to be worth all of it,
+    /// or the pool lets no more be kept.
+    pub fn keep(&self) -> bool {
+        let Some(block) = self.block else { return false };
+        // SAFETY: a handle keeps its block alive.
+        let block = unsafe { block.as_ref() };
+        if self.length < capacity_of(block.class) / KEPT_SHARE.1 * KEPT_SHARE.0 {
+            return false;
+        }
+        block.pool.as_ref().is_some_and(|pool| pool.keep(block))
+    }
+
     /// Where in shared memory it begins; `None` if it lies elsewhere.
     pub fn place(&self) -> Option<Place> {
         self.place_of(0)
@@ -641,158 +718,5 @@ impl Drop for Buf {
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buf({} bytes)", self.length)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: usize = 1024 * 1024;
-
-    #[test]
-    fn buffers_are_aligned_and_recycled() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        for size_bytes in [1, 4095, 4096, 4097, 65_536, MIB, BUFFER_SIZE_BYTES_MAX] {
-            let mut buffer = pool.try_take(size_bytes).unwrap();
-            assert_eq!(buffer.len(), size_bytes);
-            assert_eq!(buffer.as_ptr() as usize % ALIGNMENT_BYTES, 0);
-            buffer.fill(7);
-            let first = buffer.as_ptr();
-            drop(buffer);
-            assert_eq!(pool.try_take(size_bytes).unwrap().as_ptr(), first, "the same block again");
-            assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
-        }
-        assert!(pool.try_take(0).unwrap().is_empty());
-        let too_large = pool.try_take(BUFFER_SIZE_BYTES_MAX + 1);
-        assert_eq!(too_large.map(|_| ()), Err(PoolError::TooLarge { size_bytes: BUFFER_SIZE_BYTES_MAX + 1 }));
-    }
-
-    #[test]
-    fn the_budget_covers_idle_memory_of_every_size() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        let large: Vec<BufMut> = (0..16).map(|_| pool.try_take(MIB).unwrap()).collect();
-        assert_eq!(pool.try_take(1).map(|_| ()), Err(PoolError::Exhausted));
-        drop(large);
-        let small: Vec<BufMut> = (0..4096).map(|_| pool.try_take(1).unwrap()).collect();
-        assert_eq!(pool.resident_size_bytes(), pool.budget_size_bytes());
-        drop(small);
-        drop(pool.try_take(BUFFER_SIZE_BYTES_MAX).unwrap());
-        assert_eq!(pool.resident_size_bytes(), pool.budget_size_bytes());
-    }
-
-    #[test]
-    fn slices_share_and_the_last_one_returns_the_block() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        let mut buffer = pool.try_take(10_000).unwrap();
-        for (at, byte) in buffer.iter_mut().enumerate() {
-            *byte = at as u8;
-        }
-        let whole = buffer.freeze();
-        let part = whole.slice(5000..6000);
-        let part_of_part = part.slice(10..20);
-        assert_eq!(&part_of_part[..], &whole[5010..5020]);
-        assert!(whole.is_aligned() && !part.is_aligned() && whole.slice(4096..4097).is_aligned());
-        assert_eq!(whole.capacity(), 16_384);
-        assert_eq!(part.capacity(), 16_384 - 5000);
-        let whole = whole.try_into_mut().expect_err("it is shared");
-        drop((whole, part));
-        assert!(pool.available_size_bytes() < pool.budget_size_bytes());
-        let mut again = part_of_part.try_into_mut().expect("it is shared no more");
-        assert_eq!(again.len(), 5020);
-        again.resize(again.capacity());
-        drop(again);
-        assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
-    }
-
-    #[test]
-    #[should_panic = "of 8 bytes"]
-    fn a_slice_beyond_the_end_panics() {
-        Buf::copy_of(b"12345678").unwrap().slice(4..9);
-    }
-
-    #[test]
-    fn buffers_outlive_their_pool() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        let buffer = pool.try_take(100).unwrap().freeze();
-        let copy = buffer.clone();
-        drop((pool, buffer));
-        assert_eq!(copy.len(), 100);
-    }
-
-    #[test]
-    fn huge_pages_are_lent_and_come_back() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        pool.use_huge_pages(BUDGET_SIZE_BYTES_MIN).unwrap();
-        for _ in 0..3 {
-            let mut taken: Vec<BufMut> = (0..64).map(|_| pool.try_take(100_000).unwrap()).collect();
-            for (n, buffer) in taken.iter_mut().enumerate() {
-                assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT_BYTES));
-                buffer.fill(n as u8);
-            }
-            for (n, buffer) in taken.into_iter().enumerate() {
-                assert!(buffer.iter().all(|byte| *byte == n as u8), "nobody else's bytes");
-                // Nobody else can see this memory.
-                assert_eq!(buffer.freeze().place(), None);
-            }
-        }
-        assert!(pool.with_shared(|_, _| ()).is_none());
-        assert_eq!(pool.available_size_bytes(), BUDGET_SIZE_BYTES_MIN);
-        assert!(pool.try_take(BUFFER_SIZE_BYTES_MAX).is_ok(), "what came back joins again");
-    }
-
-    #[test]
-    fn threads_share_a_pool() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        std::thread::scope(|scope| {
-            for seed in 0..4usize {
-                let pool = pool.clone();
-                scope.spawn(move || {
-                    for round in 0..500usize {
-                        let size_bytes = 1 + (seed * 7919 + round * 104_729) % 200_000;
-                        let Ok(mut buffer) = pool.try_take(size_bytes) else { continue };
-                        buffer.fill(seed as u8);
-                        let buffer = buffer.freeze();
-                        let other = buffer.clone();
-                        let reader = std::thread::spawn(move || other.iter().all(|byte| *byte == seed as u8));
-                        drop(buffer);
-                        assert!(reader.join().unwrap());
-                    }
-                });
-            }
-        });
-        assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
-    }
-
-    #[tokio::test]
-    async fn those_who_wait_are_served_in_turn() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        let held = pool.try_take(BUFFER_SIZE_BYTES_MAX / 2).unwrap();
-        let mut large = std::pin::pin!(pool.take(BUFFER_SIZE_BYTES_MAX));
-        assert!(futures_poll(large.as_mut()).is_none());
-        assert_eq!(pool.try_take(1).map(|_| ()), Err(PoolError::Exhausted), "nobody overtakes who waits");
-        drop(held);
-        let large = futures_poll(large.as_mut()).expect("its turn").unwrap();
-        assert_eq!(large.len(), BUFFER_SIZE_BYTES_MAX);
-    }
-
-    #[tokio::test]
-    async fn who_stops_waiting_gives_the_turn_up() {
-        let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
-        let held = pool.try_take(BUFFER_SIZE_BYTES_MAX / 2).unwrap();
-        {
-            let mut large = std::pin::pin!(pool.take(BUFFER_SIZE_BYTES_MAX));
-            assert!(futures_poll(large.as_mut()).is_none());
-        }
-        assert!(pool.try_take(BUFFER_SIZE_BYTES_MAX / 2).is_ok());
-        drop(held);
-    }
-
-    fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.poll(&mut context) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        }
     }
 }
