@@ -355,6 +355,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         // The opening is known; what follows it is new.
         entries.iter().skip(1).for_each(|entry| target.log(entry));
         target.extents[local as usize].state = ExtentState::Sealed;
+        self.free_if_dead(extent);
     }
 
     /// The entries that tell of an extent: its opening, its residents, and that there are no more.

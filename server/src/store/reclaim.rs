@@ -139,10 +139,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             let mut keep = Vec::new();
             let mut kept_bytes = 0;
             while extents.len() < self.devices[device].batch_extents() {
-                let Some((extent, hot)) = self.victim(device, cutoff, &extents) else { break };
+                let Some((extent, hot)) = self.victim(device, cutoff) else { break };
                 kept_bytes += hot.iter().map(|(id, part)| self.weight_of(*id, *part)).sum::<usize>();
                 // What moves must fit the room that is kept back for it.
                 if !extents.is_empty() && kept_bytes > self.devices[device].extent_bytes {
+                    self.devices[device].extents[extent as usize].state = ExtentState::Sealed;
                     break;
                 }
                 extents.push(extent);
@@ -197,8 +198,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         cutoff
     }
 
-    /// The sealed extent with the fewest bytes to keep, and the records that hold them.
-    fn victim(&mut self, device: usize, cutoff: u32, taken: &[u32]) -> Option<(u32, Vec<(EntryId, u32)>)> {
+    /// The sealed extent with the fewest bytes to keep, on its way to be free from now on, and the records that hold them.
+    fn victim(&mut self, device: usize, cutoff: u32) -> Option<(u32, Vec<(EntryId, u32)>)> {
         let count = self.devices[device].extents.len() as u32;
         let start = self.reclaim.cursors.get(&device).copied().unwrap_or(0);
         let mut best: Option<(usize, u32)> = None;
@@ -208,7 +209,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         for step in 0..count {
             let local = (start + step) % count;
             let extent = &self.devices[device].extents[local as usize];
-            if extent.state != ExtentState::Sealed || extent.busy > 0 || taken.contains(&local) {
+            if extent.state != ExtentState::Sealed || extent.busy > 0 {
                 continue;
             }
             let (hot_bytes, entries) = match extent.live_bytes {
@@ -234,6 +235,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let residents = self.catalog.residents(self.devices[device].base + local);
         let (hot, cold): (Vec<_>, Vec<_>) =
             residents.into_iter().partition(|(id, _)| self.is_hot(*id, cutoff));
+        // Before its last record goes: nobody else is to free it.
+        self.devices[device].extents[local as usize].state = ExtentState::Freeing;
         for (id, _) in cold {
             // A striped value may have several parts here.
             if self.catalog.is_live(id) {
@@ -267,9 +270,6 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn start_batch(&mut self, device: usize, extents: Vec<u32>, keep: Vec<(EntryId, u32)>) {
         let id = BatchId(self.fresh_id());
-        for extent in &extents {
-            self.devices[device].extents[*extent as usize].state = ExtentState::Freeing;
-        }
         let mut by_extent: BTreeMap<u32, Vec<(EntryId, u32, Place)>> = BTreeMap::new();
         for (entry, part) in keep {
             // It may have gone with a part in another extent of the batch.
@@ -550,6 +550,20 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         self.judge_batch(&batch);
     }
 
+    /// A sealed extent without live records is free at once on a device that survives nothing: no journal has to say so first, and
+    /// the memory that was used last is used again.
+    pub(super) fn free_if_dead(&mut self, extent: u32) {
+        let (device, local) = self.locate(extent);
+        let target = &mut self.devices[device];
+        let state = &mut target.extents[local as usize];
+        let dead = state.state == ExtentState::Sealed && state.live_bytes == 0;
+        if dead && !target.geometry.persistent && !target.failed {
+            state.state = ExtentState::Freeing;
+            state.freed = true;
+            self.free_if_idle(device, local);
+        }
+    }
+
     /// Gives a freed extent back once nobody reads it any more.
     pub(super) fn free_if_idle(&mut self, device: usize, local: u32) {
         let target = &mut self.devices[device];
@@ -563,7 +577,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             target.discards.push(local);
         } else {
             extent.state = ExtentState::Free;
-            target.free.push_back(local);
+            target.give_back(local);
         }
     }
 
@@ -596,7 +610,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         target.discarding -= extents.len();
         for extent in extents {
             target.extents[extent as usize].state = ExtentState::Free;
-            target.free.push_back(extent);
+            target.give_back(extent);
             if planted::is(Bug::ExtentFreedTwice) {
                 target.free.push_back(extent);
             }

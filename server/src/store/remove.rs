@@ -48,7 +48,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn remove_entry(&mut self, id: EntryId) {
         let view = self.catalog.view(id);
         debug_assert_eq!(view.refs, 0, "a named value stays");
-        for (part, place) in self.catalog.places(id).into_iter().enumerate() {
+        let places = self.catalog.places(id);
+        for (part, place) in places.iter().enumerate() {
             let weight = self.weight(view.length, part as u32);
             let (device, local) = self.locate(place.extent);
             let target = &mut self.devices[device];
@@ -72,6 +73,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         self.leases.forget(id);
         self.namespaces.refund(view.namespace, view.length);
         self.recency.remove(view.tick, view.length);
+        places.iter().for_each(|place| self.free_if_dead(place.extent));
     }
 
     /// The bytes of an entry are gone or wrong: it is a miss from now on, and so is every manifest that names it.

@@ -107,7 +107,7 @@ pub struct Device {
     /// The number of its first extent.
     pub base: u32,
     pub extents: Vec<Extent>,
-    /// Oldest first, so that all places wear alike.
+    /// The next one first.
     pub free: VecDeque<u32>,
     pub open: [Option<OpenExtent>; 2],
     pub journal: Journal,
@@ -220,6 +220,15 @@ impl Device {
             Stream::Cold => self.journal_rewrite_extents() + 1,
         };
         !self.failed && self.free.len() > reserve
+    }
+
+    /// An extent is free again. Drives take the oldest first, so that all places wear alike; memory the newest, whose bytes may
+    /// still be in cache and whose pages are there.
+    pub fn give_back(&mut self, extent: u32) {
+        match self.geometry.persistent {
+            true => self.free.push_back(extent),
+            false => self.free.push_front(extent),
+        }
     }
 
     /// Extents that hold nothing a reader or the journal needs.
