@@ -7,14 +7,20 @@ use std::ops::Range;
 
 use memkv_transport::buf::{Buf, BufMut};
 use memkv_transport::planted::{self, Bug};
+use smallvec::SmallVec;
 
 use crate::service::{ReadCommand, ReadError, ReadOutcome, ReadPiece};
-use crate::store::{BLOCK_BYTES, Checksum, IoError, RecordRead};
+use crate::store::{BLOCK_BYTES, BlockPlace, Checksum, IoError, RecordRead};
 
 /// Where the bytes come from, and the memory they are read into.
 pub trait Source {
     /// Fills the buffer.
     fn read(&mut self, device: u16, offset: u64, into: &mut [u8]) -> Result<(), IoError>;
+
+    /// These very bytes, where a device has them in memory: then nothing is copied.
+    fn lend(&mut self, _device: u16, _offset: u64, _length: usize) -> Option<Buf> {
+        None
+    }
 
     fn buffer(&mut self, size_bytes: usize) -> Option<BufMut>;
 }
@@ -34,22 +40,10 @@ fn execute_record(
     source: &mut impl Source,
     outcome: &mut ReadOutcome,
 ) -> Result<(), ReadError> {
-    let (head, data) = if record.is_contiguous() {
-        let all = fetch(source, record.device, record.head_offset, record.head_bytes + record.data_bytes)?;
-        let data = all.slice(record.head_bytes..all.len());
-        (all, data)
-    } else {
-        let head = fetch(source, record.device, record.head_offset, record.head_bytes)?;
-        let data = match record.data_bytes {
-            0 => Buf::default(),
-            size_bytes => fetch(source, record.device, record.data_offset, size_bytes)?,
-        };
-        (head, data)
-    };
-    let checksums = record.check_head(&head)?;
+    let fetched = Fetched::of(record, source)?;
+    let checksums = record.check_head(&fetched.head)?;
     for (index, place) in record.blocks.iter().enumerate() {
-        let from = if place.in_head { &head } else { &data };
-        let block = from.slice(place.at..place.at + place.length);
+        let block = fetched.block(index, place);
         let whole = record.check_block(&checksums, place.block, &block)?;
         let start = u64::from(place.block) * BLOCK_BYTES as u64;
         let wanted = range.start.max(start)..range.end.min(start + place.length as u64);
@@ -59,14 +53,60 @@ fn execute_record(
         let mut bytes = block.slice((wanted.start - start) as usize..(wanted.end - start) as usize);
         let mut checksum = if bytes.len() == block.len() { whole } else { Checksum::of_block(&bytes) };
         if planted::is(Bug::WrongBlock) && index > 0 {
-            let before = record.blocks[index - 1].at;
-            bytes = from.slice(before..before + bytes.len());
+            bytes = fetched.block(index - 1, &record.blocks[index - 1]).slice(0..bytes.len());
             checksum = Checksum::of_block(&bytes);
         }
         outcome.pieces.push(ReadPiece { offset: wanted.start, length: bytes.len(), bytes, checksum });
     }
     outcome.block_checksums.extend(checksums.1);
     Ok(())
+}
+
+/// A record's bytes, not yet checked.
+struct Fetched {
+    head: Buf,
+    data: Buf,
+    /// The blocks, when the device lent all of them.
+    lent: Option<SmallVec<[Buf; 3]>>,
+}
+
+impl Fetched {
+    fn of(record: &RecordRead, source: &mut impl Source) -> Result<Fetched, ReadError> {
+        let lent = Fetched::lend(record, source);
+        if lent.is_none() && record.is_contiguous() {
+            let size_bytes = record.head_bytes + record.data_bytes;
+            let head = fetch(source, record.device, record.head_offset, size_bytes)?;
+            let data = head.slice(record.head_bytes..size_bytes);
+            return Ok(Fetched { head, data, lent });
+        }
+        let head = fetch(source, record.device, record.head_offset, record.head_bytes)?;
+        let data = match record.data_bytes {
+            _ if lent.is_some() => Buf::default(),
+            0 => Buf::default(),
+            size_bytes => fetch(source, record.device, record.data_offset, size_bytes)?,
+        };
+        Ok(Fetched { head, data, lent })
+    }
+
+    fn lend(record: &RecordRead, source: &mut impl Source) -> Option<SmallVec<[Buf; 3]>> {
+        if record.data_bytes == 0 {
+            return None;
+        }
+        let blocks = record.blocks.iter();
+        blocks
+            .map(|place| source.lend(record.device, record.data_offset + place.at as u64, place.length))
+            .collect()
+    }
+
+    fn block(&self, index: usize, place: &BlockPlace) -> Buf {
+        match &self.lent {
+            Some(blocks) => blocks[index].clone(),
+            None => {
+                let from = if place.in_head { &self.head } else { &self.data };
+                from.slice(place.at..place.at + place.length)
+            }
+        }
+    }
 }
 
 fn fetch(source: &mut impl Source, device: u16, offset: u64, size_bytes: usize) -> Result<Buf, ReadError> {

@@ -84,7 +84,8 @@ impl Shell {
     ) -> std::io::Result<Arc<Shell>> {
         let threads = if drives.at_once() { 0 } else { drives.threads() };
         let failed_before = service.store().counters().devices_failed;
-        let (received, read) = (BufPool::new(RECEIVED_BYTES_MAX), BufPool::new(READ_BYTES_MAX));
+        let received = BufPool::keeping(RECEIVED_BYTES_MAX, drives.kept_bytes_max());
+        let read = BufPool::new(READ_BYTES_MAX);
         // A device fills one stretch of memory in one request; memory is copied from anyway.
         let read_bytes = registered_bytes.or((!drives.at_once()).then_some(READ_BYTES_MAX));
         for (pool, bytes) in [(&received, registered_bytes), (&read, read_bytes)] {

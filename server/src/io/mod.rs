@@ -38,6 +38,18 @@ pub trait Device: Send + Sync {
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError>;
     /// Writes all slices, one after another, from the offset on.
     fn write(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError>;
+    /// As `write`. A device in memory keeps the buffers instead of a copy, where it can.
+    fn write_segments(&self, offset: u64, segments: &[Segment<Buf>]) -> Result<(), IoError> {
+        self.write(offset, &io_slices(segments))
+    }
+    /// These very bytes, where a device in memory holds them in one buffer; any range, not only whole sectors. `None`: `read` them.
+    fn lend(&self, _offset: u64, _length: usize) -> Option<Buf> {
+        None
+    }
+    /// The memory that it may keep of the buffers written to it.
+    fn kept_bytes_max(&self) -> usize {
+        0
+    }
     /// Makes every write that returned before this call survive the loss of power.
     fn flush(&self) -> Result<(), IoError>;
     /// The bytes of these (offset, length) ranges are not needed any more. What they read as afterwards is open.
@@ -53,7 +65,7 @@ pub trait Device: Send + Sync {
     fn start(&self, mut transfer: Transfer, then: Then) {
         let result = match &mut transfer {
             Transfer::Read { offset, into } => self.read(*offset, into),
-            Transfer::Write { offset, segments } => self.write(*offset, &io_slices(segments)),
+            Transfer::Write { offset, segments } => self.write_segments(*offset, segments),
             Transfer::Flush => self.flush(),
         };
         then(transfer, result);
@@ -143,6 +155,11 @@ impl Devices {
 
     pub fn device(&self, slot: u16) -> Result<&dyn Device, IoError> {
         self.0.get(slot as usize).map(|device| &**device).ok_or(IoError::Gone)
+    }
+
+    /// Of all devices.
+    pub fn kept_bytes_max(&self) -> usize {
+        self.0.iter().map(|device| device.kept_bytes_max()).sum()
     }
 
     pub fn len(&self) -> usize {

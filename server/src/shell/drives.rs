@@ -50,7 +50,14 @@ impl Drives {
 
     /// A store's command, run to its end.
     pub fn execute(&self, command: &Command<Buf>) -> Result<Done, IoError> {
-        let result = self.devices.execute(command);
+        let result = match &command.op {
+            Op::Write { offset, segments } => self
+                .devices
+                .device(command.device)
+                .and_then(|device| device.write_segments(*offset, segments))
+                .map(|()| Done::Ok),
+            Op::Read { .. } | Op::Flush | Op::Discard { .. } => self.devices.execute(command),
+        };
         if let Err(error) = result {
             let reads = matches!(command.op, Op::Read { .. });
             self.failed(command.device, reads, error);
@@ -65,6 +72,15 @@ impl Drives {
             self.failed(slot, true, error);
         }
         result
+    }
+
+    /// The bytes themselves, where the device has them in memory.
+    pub fn lend(&self, slot: u16, offset: u64, length: usize) -> Option<Buf> {
+        self.devices.device(slot).ok()?.lend(offset, length)
+    }
+
+    pub fn kept_bytes_max(&self) -> usize {
+        self.devices.kept_bytes_max()
     }
 
     pub fn name(&self, slot: u16) -> &str {

@@ -121,6 +121,10 @@ impl Source for DeviceSource<'_> {
         self.0.drives.read(device, offset, into)
     }
 
+    fn lend(&mut self, device: u16, offset: u64, length: usize) -> Option<Buf> {
+        self.0.drives.lend(device, offset, length)
+    }
+
     /// What is read is bounded by the windows, so memory beside the pool is only slower.
     fn buffer(&mut self, size_bytes: usize) -> Option<BufMut> {
         self.0.read.try_take(size_bytes).or_else(|_| BufMut::unpooled(size_bytes)).ok()
