@@ -28,8 +28,7 @@ mod writing;
 pub use client::{Allocation, Client, Found, ManifestEntry, Page};
 pub use config::{
     CONNECTIONS_VARIABLE, Config, KEY_VARIABLE, RDMA_DEVICES_VARIABLE, TRANSPORT_VARIABLE, Transport,
-    VERIFY_VARIABLE, Verify,
-    key_from_env,
+    VERIFY_VARIABLE, Verify, key_from_env,
 };
 pub use core::{Counters, Settings};
 pub use error::Error;

@@ -39,6 +39,13 @@ use crate::service::{ConnectionId, Frame, payload};
 /// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
 
+/// Received bytes after which the sender gets its turn, when it has something to send: a peer that keeps many writes under way has
+/// answers to go on with while others of them are stored. Without it, both sides worked in turn: 64 KiB writes were a third slower.
+const RECEIVED_BYTES_A_TURN: usize = 256 << 10;
+/// Bytes of replies after which it does: what was read for the peer is still in cache then. With less, values of 64 KiB took more
+/// system calls than that was worth.
+const REPLY_BYTES_A_TURN: usize = 1 << 20;
+
 /// What every connection of a server shares.
 pub struct Door {
     pub keys: KeyRing,
@@ -221,6 +228,7 @@ async fn receive(
         coming: Coming::default(),
     };
     let mut pending_before = false;
+    let mut since_turn_bytes = 0;
     while link.may_receive().await {
         let next = tokio::select! {
             biased;
@@ -245,7 +253,13 @@ async fn receive(
         tokio::select! {
             biased;
             () = link.ended() => return Ok(()),
-            taken = intake.take(frame) => taken?,
+            taken = intake.take(frame) => since_turn_bytes += taken?,
+        }
+        if let Some(waiting_bytes) = link.waiting_bytes()
+            && (since_turn_bytes >= RECEIVED_BYTES_A_TURN || waiting_bytes >= REPLY_BYTES_A_TURN)
+        {
+            since_turn_bytes = 0;
+            tokio::task::yield_now().await;
         }
     }
     Ok(())
@@ -274,15 +288,15 @@ impl Intake<'_> {
 }
 
 impl Intake<'_> {
-    /// While there is no memory for the bytes that a frame names the peer waits.
-    async fn take(&mut self, mut frame: Received<'_>) -> Result<(), ConnectionError> {
+    /// Answers how many bytes it was. While there is no memory for those that a frame names the peer waits.
+    async fn take(&mut self, mut frame: Received<'_>) -> Result<usize, ConnectionError> {
         //= MKV-MSG-6
         let message = Message::new(frame.control)?;
         let request = Request::decode(&message)?;
         let payload = frame.payload.take().unwrap_or_default();
         #[cfg(target_os = "linux")]
         if self.link.regions.one_sided().is_some() && self.defer(&frame, &request, &payload).await? {
-            return Ok(());
+            return Ok(0);
         }
         let (cut, copied_bytes) = match payload::region_bytes(&request, &payload) {
             Ok(size_bytes) => {
@@ -302,19 +316,16 @@ impl Intake<'_> {
             _ => None,
         };
         let size_bytes = frame.control.len() + payload.len() + copied_bytes;
-        let (input, size_bytes) = (
-            Frame {
-                request_id: frame.request_id,
-                last: frame.last,
-                request: &request,
-                payload_bytes: payload.len(),
-                pieces: cut.is_ok().then_some(&mut self.pieces),
-            },
-            size_bytes as u64,
-        );
+        let input = Frame {
+            request_id: frame.request_id,
+            last: frame.last,
+            request: &request,
+            payload_bytes: payload.len(),
+            pieces: cut.is_ok().then_some(&mut self.pieces),
+        };
         drop(payload);
-        serve_frame((self.shell, self.id), input, size_bytes, registered);
-        Ok(())
+        serve_frame((self.shell, self.id), input, size_bytes as u64, registered);
+        Ok(size_bytes)
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     frames: VecDeque<Outgoing>,
+    /// The payload bytes of these.
+    payload_bytes: usize,
     paused: bool,
     end: End,
 }
@@ -43,8 +45,17 @@ impl Link {
     }
 
     pub fn push(&self, frame: Outgoing) {
-        self.lock().frames.push_back(frame);
+        let mut state = self.lock();
+        state.payload_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
+        state.frames.push_back(frame);
+        drop(state);
         self.to_send.notify_one();
+    }
+
+    /// The payload bytes that wait to be sent; `None` when no frame waits.
+    pub fn waiting_bytes(&self) -> Option<usize> {
+        let state = self.lock();
+        (!state.frames.is_empty()).then_some(state.payload_bytes)
     }
 
     pub fn pause(&self, paused: bool) {
@@ -82,6 +93,7 @@ impl Link {
                 }
                 if !state.frames.is_empty() {
                     std::mem::swap(&mut state.frames, into);
+                    state.payload_bytes = 0;
                     return Some(());
                 }
                 if state.end == End::Finishing {
@@ -96,6 +108,7 @@ impl Link {
     pub fn take_more(&self, into: &mut VecDeque<Outgoing>) -> bool {
         let mut state = self.lock();
         into.append(&mut state.frames);
+        state.payload_bytes = 0;
         state.end != End::Closed
     }
 
