@@ -20,20 +20,32 @@ pub fn block(bytes: &[u8]) -> Checksum {
 
 /// The checksum of a value, made of its blocks' checksums in order. An empty value has no blocks.
 pub fn value<'a>(blocks: impl IntoIterator<Item = &'a Checksum>) -> Checksum {
-    let mut hasher = BlockHasher::new();
-    for block in blocks {
-        hasher.update(block);
-    }
-    hasher.finish()
+    of_list(blocks.into_iter().copied())
 }
+
+fn of_list(mut blocks: impl Iterator<Item = Checksum>) -> Checksum {
+    // Most values have few blocks, and a hasher that takes bytes piece by piece is an allocation.
+    let mut list = [0; FEW_BLOCKS * SIZE_BYTES];
+    let mut length = 0;
+    while let Some(checksum) = blocks.next() {
+        if length == list.len() {
+            let mut hasher = BlockHasher::new();
+            hasher.update(&list);
+            hasher.update(&checksum);
+            blocks.for_each(|checksum| hasher.update(&checksum));
+            return hasher.finish();
+        }
+        list[length..length + SIZE_BYTES].copy_from_slice(&checksum);
+        length += SIZE_BYTES;
+    }
+    block(&list[..length])
+}
+
+const FEW_BLOCKS: usize = 32;
 
 /// The checksum of a value whose bytes are all at hand.
 pub fn value_of(bytes: &[u8]) -> Checksum {
-    let mut hasher = BlockHasher::new();
-    for bytes in bytes.chunks(BLOCK_SIZE_BYTES) {
-        hasher.update(&block(bytes));
-    }
-    hasher.finish()
+    of_list(bytes.chunks(BLOCK_SIZE_BYTES).map(block))
 }
 
 /// The checksum of bytes that come piece by piece: the same as [`block`] of them joined.
@@ -115,6 +127,10 @@ mod tests {
         assert_eq!(value_of(b"abc"), block(&block(b"abc")));
         assert_eq!(value([]), block(b""));
         assert_eq!(value_of(b""), value([]));
+        for count in [FEW_BLOCKS - 1, FEW_BLOCKS, FEW_BLOCKS + 1, 3 * FEW_BLOCKS] {
+            let blocks: Vec<Checksum> = (0..count).map(|n| block(&[n as u8])).collect();
+            assert_eq!(value(&blocks), block(&blocks.concat()), "{count} blocks");
+        }
     }
 
     fn hex(checksum: Checksum) -> String {
