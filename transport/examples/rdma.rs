@@ -4,8 +4,9 @@
 //!     tools/rdma/guest target/release/examples/rdma
 //!
 //! Both ends are in one process. It prints the time of a round trip of 200 bytes, as bytes and as a frame (header, MAC, set-up done), and the rate of
-//! 1 MiB payloads one way, as bytes and as frames (payload's tag, pooled buffers). What verbs alone can do the tools of Debian's package
-//! `perftest` tell: `ib_send_lat -e -s 200`, `ib_send_bw -e -s 16384`.
+//! 1 MiB payloads one way, as bytes and as frames (payload's tag, pooled buffers); then that of 1 MiB moved one-sided, eight at a time: alone, and
+//! with what each side does with the bytes (MAC and checksum on both). What verbs alone can do the tools of Debian's package
+//! `perftest` tell: `ib_send_lat -e -s 200`, `ib_read_bw -e -s 1048576`.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -23,12 +24,14 @@ mod linux {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use memkv_transport::buf::{Buf, BufPool};
+    use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufMut, BufPool};
     use memkv_transport::net::{Reader, Writer};
-    use memkv_transport::rdma::{self, Device, Offer, Prepared, Selection};
+    use memkv_transport::rdma::{self, Device, Memory, Offer, Part, Prepared, Reach, RemotePlace, Selection};
     use memkv_transport::session::{ClientTerms, ServerTerms, SetupGate};
+    use memkv_transport::shared::SharedMemory;
     use memkv_transport::stream::Outgoing;
-    use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
+    use memkv_wire::checksum::BlockHasher;
+    use memkv_wire::mac::{BulkAlgorithm, BulkKey, Direction, Key, KeyRing, Schedule};
     use memkv_wire::{
         ControlBuf, Exists, List, Ping, PingReply, Request, RequestWhich, Response, ResponseWhich, Status,
     };
@@ -51,7 +54,95 @@ mod linux {
         );
         let [bytes, framed] = [rate_of_bytes(&device).await?, rate_of_frames(&device).await?];
         println!("1 MiB one way: {bytes:.0} MB/s, in frames {framed:.0} MB/s, ratio {:.2}", framed / bytes);
+        for (name, way) in [("fetched", Way::Fetch), ("put", Way::Put)] {
+            let [alone, checked] = [moved(&device, way, false).await?, moved(&device, way, true).await?];
+            let ratio = checked / alone;
+            println!("1 MiB {name}: {alone:.0} MB/s, made and checked {checked:.0} MB/s, ratio {ratio:.2}");
+        }
         Ok(())
+    }
+
+    #[derive(Clone, Copy)]
+    enum Way {
+        Fetch,
+        Put,
+    }
+
+    /// Transfers under way at a time.
+    const MOVED_DEPTH: usize = 8;
+
+    /// MAC and checksum of a payload.
+    fn look(bytes: &[u8], key: &BulkKey) -> ([u8; 32], [u8; 16]) {
+        let (mut mac, mut sum) = (key.begin_region(), BlockHasher::new());
+        for step in bytes.chunks(64 << 10) {
+            mac.update(step);
+            sum.update(step);
+        }
+        (mac.finish(), sum.finish())
+    }
+
+    /// MB/s of one-sided transfers; `checked`: with what sender and receiver do with the bytes.
+    async fn moved(device: &Arc<Device>, way: Way, checked: bool) -> Result<f64, Failure> {
+        let (reached, moving) = (BufPool::new(BUDGET_SIZE_BYTES_MIN), BufPool::new(BUDGET_SIZE_BYTES_MIN));
+        reached.share(1, SharedMemory::create(BUDGET_SIZE_BYTES_MIN)?);
+        moving.use_huge_pages(BUDGET_SIZE_BYTES_MIN)?;
+        let memory = Arc::new(Memory::register(device, &[&reached], Reach::Peer)?);
+        let own = Arc::new(Memory::register(device, &[&moving], Reach::Own)?);
+        let (near, far) = sockets().await?;
+        let (client, server) = (Prepared::reachable(device, Reach::Peer)?.receive()?, Prepared::new(device)?);
+        client.connect(&server.identity(), true)?;
+        let server = server.receive()?;
+        server.connect(&client.identity(), false)?;
+        let (mut read, _write) = client.split(near, Some(Arc::clone(&memory)), None)?;
+        let (far_read, mut far_write) = server.split(far, Some(own), None)?;
+        let one_sided = far_read.one_sided().ok_or("no memory")?;
+        let there = memory.registered().next().ok_or("no memory")?.place;
+        let schedule = Schedule::new(&Key::from_bytes([7; 32]), b"C", b"R", 1);
+        let key = schedule.bulk_key(Direction::ClientToServer, BulkAlgorithm::preference()[0]);
+        let theirs: Vec<Buf> = (0..MOVED_DEPTH)
+            .map(|_| reached.try_take(LARGE_SIZE_BYTES).map(BufMut::freeze))
+            .collect::<Result<_, _>>()?;
+        let place = |at: usize| {
+            let offset = theirs[at].place().map_or(0, |place| place.offset);
+            RemotePlace { address: there.address + offset, key: there.key }
+        };
+        let mut told = [0; MOVED_DEPTH];
+        let begun = Instant::now();
+        for _ in 0..LARGE_COUNT / MOVED_DEPTH {
+            let mut fetches = Vec::with_capacity(MOVED_DEPTH);
+            for at in 0..MOVED_DEPTH {
+                let own = moving.try_take(LARGE_SIZE_BYTES)?;
+                match way {
+                    Way::Fetch => {
+                        if checked {
+                            std::hint::black_box(look(&theirs[at], &key));
+                        }
+                        let part = Part { at: 0, size_bytes: LARGE_SIZE_BYTES, from: place(at) };
+                        fetches.push(one_sided.fetch(own, &[part])?);
+                    }
+                    Way::Put => {
+                        if checked {
+                            std::hint::black_box(look(&own, &key));
+                        }
+                        one_sided.put(own.freeze(), place(at))?;
+                        far_write.write_all(&[1]).await?;
+                    }
+                }
+            }
+            for fetch in fetches {
+                let bytes = fetch.await?;
+                if checked {
+                    std::hint::black_box(look(&bytes, &key));
+                }
+            }
+            if let Way::Put = way {
+                read.read_exact(&mut told).await?;
+                for bytes in theirs.iter().filter(|_| checked) {
+                    std::hint::black_box(look(bytes, &key));
+                }
+            }
+        }
+        Ok((LARGE_COUNT * LARGE_SIZE_BYTES) as f64 / begun.elapsed().as_secs_f64() / 1e6)
     }
 
     async fn streams(device: &Arc<Device>) -> Result<[(rdma::ReadHalf, rdma::WriteHalf); 2], Failure> {
