@@ -10,6 +10,8 @@
 //!
 //! It does not check that nonces are fresh: whoever drives it draws them from the system's random source.
 
+mod identity;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,11 +21,12 @@ use memkv_wire::frame::{Extent, Flags, HELLO_SIZE_BYTES_MAX, Header, Kind, VERSI
 use memkv_wire::limits::{SETUP_CONNECTIONS_MAX, SETUP_TIMEOUT_MS};
 use memkv_wire::mac::{BulkAlgorithm, BulkKey, Direction, Key, KeyId, KeyRing, Schedule};
 use memkv_wire::{
-    BulkMac, Connect, ConnectReply, ConnectReplyWhich, ConnectWhich, List, QueuePair, Request, RequestWhich,
-    Response, ResponseWhich, Status,
+    BulkMac, Connect, ConnectReply, ConnectReplyWhich, ConnectWhich, List, Request, RequestWhich, Response,
+    ResponseWhich, Status,
 };
 use zerocopy::IntoBytes;
 
+pub use self::identity::{Gid, QueuePairIdentity};
 use crate::buf::BufPool;
 use crate::error::{FrameError, SetupError};
 use crate::receiver::{Opener, Receiver, extent_of};
@@ -108,49 +111,6 @@ fn channel(
 enum Side {
     Client,
     Server,
-}
-
-// ---------------------------------------------------------------- queue pairs
-
-/// A port's address as it is in packets.
-pub type Gid = [u8; 16];
-
-/// What one side tells the other of its RDMA queue pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuePairIdentity {
-    pub number: u32,
-    /// The number of the first packet, 24 bits.
-    pub packet_sequence: u32,
-    pub gid: Gid,
-    pub path_mtu_bytes: u32,
-    /// The SENDs that it has room for from the beginning.
-    pub receive_credits: u32,
-    /// The RDMA READs that it serves at a time.
-    pub reads_max: u16,
-}
-
-impl QueuePairIdentity {
-    fn from_wire(wire: &QueuePair<'_>) -> QueuePairIdentity {
-        QueuePairIdentity {
-            number: wire.number,
-            packet_sequence: wire.packet_sequence,
-            gid: *wire.gid,
-            path_mtu_bytes: wire.path_mtu_bytes,
-            receive_credits: wire.receive_credits,
-            reads_max: wire.reads_max,
-        }
-    }
-
-    fn as_wire(&self) -> QueuePair<'_> {
-        QueuePair {
-            number: self.number,
-            packet_sequence: self.packet_sequence,
-            gid: &self.gid,
-            path_mtu_bytes: self.path_mtu_bytes,
-            receive_credits: self.receive_credits,
-            reads_max: self.reads_max,
-        }
-    }
 }
 
 // ---------------------------------------------------------------- client
