@@ -24,7 +24,7 @@ mod linux {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufMut, BufPool};
+    use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufPool};
     use memkv_transport::net::{Reader, Writer};
     use memkv_transport::rdma::{self, Device, Memory, Offer, Part, Prepared, Reach, RemotePlace, Selection};
     use memkv_transport::session::{ClientTerms, ServerTerms, SetupGate};
@@ -71,75 +71,95 @@ mod linux {
     /// Transfers under way at a time.
     const MOVED_DEPTH: usize = 8;
 
-    /// MAC and checksum of a payload.
-    fn look(bytes: &[u8], key: &BulkKey) -> ([u8; 32], [u8; 16]) {
-        let (mut mac, mut sum) = (key.begin_region(), BlockHasher::new());
-        for step in bytes.chunks(64 << 10) {
-            mac.update(step);
-            sum.update(step);
-        }
-        (mac.finish(), sum.finish())
+    /// Two ends, of which the second moves bytes from and to buffers of the first.
+    struct Ends {
+        near: (rdma::ReadHalf, rdma::WriteHalf),
+        far: (rdma::ReadHalf, rdma::WriteHalf),
+        /// Of the second end.
+        moving: BufPool,
+        theirs: Vec<(Buf, RemotePlace)>,
+        key: BulkKey,
     }
 
-    /// MB/s of one-sided transfers; `checked`: with what sender and receiver do with the bytes.
-    async fn moved(device: &Arc<Device>, way: Way, checked: bool) -> Result<f64, Failure> {
-        let (reached, moving) = (BufPool::new(BUDGET_SIZE_BYTES_MIN), BufPool::new(BUDGET_SIZE_BYTES_MIN));
-        reached.share(1, SharedMemory::create(BUDGET_SIZE_BYTES_MIN)?);
-        moving.use_huge_pages(BUDGET_SIZE_BYTES_MIN)?;
-        let memory = Arc::new(Memory::register(device, &[&reached], Reach::Peer)?);
-        let own = Arc::new(Memory::register(device, &[&moving], Reach::Own)?);
-        let (near, far) = sockets().await?;
-        let (client, server) = (Prepared::reachable(device, Reach::Peer)?.receive()?, Prepared::new(device)?);
-        client.connect(&server.identity(), true)?;
-        let server = server.receive()?;
-        server.connect(&client.identity(), false)?;
-        let (mut read, _write) = client.split(near, Some(Arc::clone(&memory)), None)?;
-        let (far_read, mut far_write) = server.split(far, Some(own), None)?;
-        let one_sided = far_read.one_sided().ok_or("no memory")?;
-        let there = memory.registered().next().ok_or("no memory")?.place;
-        let schedule = Schedule::new(&Key::from_bytes([7; 32]), b"C", b"R", 1);
-        let key = schedule.bulk_key(Direction::ClientToServer, BulkAlgorithm::preference()[0]);
-        let theirs: Vec<Buf> = (0..MOVED_DEPTH)
-            .map(|_| reached.try_take(LARGE_SIZE_BYTES).map(BufMut::freeze))
-            .collect::<Result<_, _>>()?;
-        let place = |at: usize| {
-            let offset = theirs[at].place().map_or(0, |place| place.offset);
-            RemotePlace { address: there.address + offset, key: there.key }
-        };
-        let mut told = [0; MOVED_DEPTH];
-        let begun = Instant::now();
-        for _ in 0..LARGE_COUNT / MOVED_DEPTH {
+    impl Ends {
+        async fn connect(device: &Arc<Device>) -> Result<Ends, Failure> {
+            let pool = || BufPool::new(BUDGET_SIZE_BYTES_MIN);
+            let (reached, moving) = (pool(), pool());
+            reached.share(1, SharedMemory::create(BUDGET_SIZE_BYTES_MIN)?);
+            moving.use_huge_pages(BUDGET_SIZE_BYTES_MIN)?;
+            let memory = Arc::new(Memory::register(device, &[&reached], Reach::Peer)?);
+            let own = Arc::new(Memory::register(device, &[&moving], Reach::Own)?);
+            let RemotePlace { address, key } = memory.registered().next().ok_or("no memory")?.place;
+            let (near, far) = sockets().await?;
+            let client = Prepared::reachable(device, Reach::Peer)?.receive()?;
+            let server = Prepared::new(device)?;
+            client.connect(&server.identity(), true)?;
+            let server = server.receive()?;
+            server.connect(&client.identity(), false)?;
+            let mut theirs = Vec::new();
+            for _ in 0..MOVED_DEPTH {
+                let buffer = reached.try_take(LARGE_SIZE_BYTES)?.freeze();
+                let offset = buffer.place().map_or(0, |place| place.offset);
+                theirs.push((buffer, RemotePlace { address: address + offset, key }));
+            }
+            let schedule = Schedule::new(&Key::from_bytes([7; 32]), b"C", b"R", 1);
+            Ok(Ends {
+                near: client.split(near, Some(memory), None)?,
+                far: server.split(far, Some(own), None)?,
+                moving,
+                theirs,
+                key: schedule.bulk_key(Direction::ClientToServer, BulkAlgorithm::preference()[0]),
+            })
+        }
+
+        /// As many as go at a time. `checked`: with what both sides do with the bytes.
+        async fn fetch(&self, checked: bool) -> Result<(), Failure> {
+            let one_sided = self.far.0.one_sided().ok_or("no memory")?;
             let mut fetches = Vec::with_capacity(MOVED_DEPTH);
-            for at in 0..MOVED_DEPTH {
-                let own = moving.try_take(LARGE_SIZE_BYTES)?;
-                match way {
-                    Way::Fetch => {
-                        if checked {
-                            std::hint::black_box(look(&theirs[at], &key));
-                        }
-                        let part = Part { at: 0, size_bytes: LARGE_SIZE_BYTES, from: place(at) };
-                        fetches.push(one_sided.fetch(own, &[part])?);
-                    }
-                    Way::Put => {
-                        if checked {
-                            std::hint::black_box(look(&own, &key));
-                        }
-                        one_sided.put(own.freeze(), place(at))?;
-                        far_write.write_all(&[1]).await?;
-                    }
-                }
+            for (bytes, from) in &self.theirs {
+                self.look(bytes, checked);
+                let part = Part { at: 0, size_bytes: LARGE_SIZE_BYTES, from: *from };
+                fetches.push(one_sided.fetch(self.moving.try_take(LARGE_SIZE_BYTES)?, &[part])?);
             }
             for fetch in fetches {
-                let bytes = fetch.await?;
-                if checked {
-                    std::hint::black_box(look(&bytes, &key));
-                }
+                self.look(&fetch.await?, checked);
             }
-            if let Way::Put = way {
-                read.read_exact(&mut told).await?;
-                for bytes in theirs.iter().filter(|_| checked) {
-                    std::hint::black_box(look(bytes, &key));
-                }
+            Ok(())
+        }
+
+        /// The same, each with a message that tells of it.
+        async fn put(&mut self, checked: bool) -> Result<(), Failure> {
+            let one_sided = self.far.0.one_sided().ok_or("no memory")?;
+            for (_, to) in &self.theirs {
+                let own = self.moving.take(LARGE_SIZE_BYTES).await?.freeze();
+                self.look(&own, checked);
+                one_sided.put(own, *to)?;
+                self.far.1.write_all(&[1]).await?;
+            }
+            self.near.0.read_exact(&mut [0; MOVED_DEPTH]).await?;
+            self.theirs.iter().for_each(|(bytes, _)| self.look(bytes, checked));
+            Ok(())
+        }
+
+        /// Makes MAC and checksum of a payload.
+        fn look(&self, bytes: &[u8], checked: bool) {
+            let (mut mac, mut sum) = (self.key.begin_region(), BlockHasher::new());
+            for step in bytes.chunks(64 << 10).filter(|_| checked) {
+                mac.update(step);
+                sum.update(step);
+            }
+            std::hint::black_box((mac.finish(), sum.finish()));
+        }
+    }
+
+    /// MB/s of one-sided transfers.
+    async fn moved(device: &Arc<Device>, way: Way, checked: bool) -> Result<f64, Failure> {
+        let mut ends = Ends::connect(device).await?;
+        let begun = Instant::now();
+        for _ in 0..LARGE_COUNT / MOVED_DEPTH {
+            match way {
+                Way::Fetch => ends.fetch(checked).await?,
+                Way::Put => ends.put(checked).await?,
             }
         }
         Ok((LARGE_COUNT * LARGE_SIZE_BYTES) as f64 / begun.elapsed().as_secs_f64() / 1e6)
