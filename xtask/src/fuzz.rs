@@ -71,19 +71,13 @@ pub fn run(options: &Options) -> Result<bool> {
 
 /// Builds everything, and says where the binaries are.
 fn build(folder: &Path) -> Result<PathBuf> {
-    let host = host()?;
+    let host = shell::host()?;
     let mut cargo = shell::cargo();
     // With a target named, build scripts and macros are built without the flags.
     cargo.args(["build", "--release", "--bins", "--target", &host]).current_dir(folder.join("libfuzzer"));
     cargo.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", folder.join("target"));
     shell::run(&mut cargo)?;
     Ok(folder.join("target").join(host).join("release"))
-}
-
-fn host() -> Result<String> {
-    let told = shell::output(Command::new("rustc").arg("-vV"))?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not say for which host it is")?.to_owned())
 }
 
 /// The targets that are wanted: all there are, unless some are named.

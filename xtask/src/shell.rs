@@ -18,6 +18,13 @@ pub fn cargo() -> Command {
     command
 }
 
+/// What the compiler makes programs for, unless told otherwise.
+pub fn host() -> Result<String> {
+    let told = output(Command::new("rustc").arg("-vV"))?;
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not say for which host it is")?.to_owned())
+}
+
 /// Features that replace an implementation instead of adding to it: tests are of what ships, so these stay off.
 /// Each with a package and its tests that show that it makes no difference.
 pub const FEATURES_APART: &[(&str, &str, &[&str])] = &[

@@ -9,6 +9,7 @@
 //! Tests that need an RDMA device have `rdma` in their names and skip where there is none. `--rdma` runs them alone, in the guest of
 //! `tools/rdma`, where none may skip for that.
 
+mod sanitized;
 mod tally;
 
 use std::fs::File;
@@ -41,6 +42,9 @@ pub struct Options {
     /// Run the tests that need an RDMA device, and no others, in a guest that has one: see tools/rdma/README.md.
     #[arg(long, conflicts_with_all = ["filter", "package"])]
     rdma: bool,
+    /// Run the tests of what is `unsafe` under AddressSanitizer, and no others.
+    #[arg(long, conflicts_with_all = ["package", "release", "rdma"])]
+    sanitize: bool,
     /// End a test binary that runs longer than this; it counts as failed.
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
     timeout_s: u64,
@@ -74,6 +78,9 @@ const RDMA: &[(&str, &str, &str)] = &[
 pub fn run(options: &Options) -> Result<bool> {
     if options.rdma {
         return run_rdma(options);
+    }
+    if options.sanitize {
+        return sanitized::run(options);
     }
     let mut total = Tally::default();
     // Tests of one package run the programs and libraries of others.
@@ -146,7 +153,10 @@ fn selection(packages: &[String], release: bool) -> Result<Vec<String>> {
 
 /// Builds tests, and says which executables hold them.
 fn build(arguments: &[String]) -> Result<Vec<Binary>> {
-    let mut cargo = shell::cargo();
+    build_by(shell::cargo(), arguments)
+}
+
+fn build_by(mut cargo: Command, arguments: &[String]) -> Result<Vec<Binary>> {
     cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(arguments);
     let mut binaries = Vec::new();
     for line in shell::output(&mut cargo)?.lines() {

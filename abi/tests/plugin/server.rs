@@ -153,9 +153,12 @@ fn spawn(binary: &PathBuf, data: &TempDir, listen: &str) -> (Child, String) {
     (child, address)
 }
 
-/// Beside this test's own binary, which is in `deps`.
+/// In `MEMKV_BIN_DIR`, or else beside this test's own binary, which is in `deps`.
 fn binary() -> Option<PathBuf> {
     let own = std::env::current_exe().expect("this test has a path");
-    let binary = own.parent()?.parent()?.join(format!("memkv{}", std::env::consts::EXE_SUFFIX));
+    let directory = std::env::var_os("MEMKV_BIN_DIR").map(PathBuf::from);
+    let binary = directory
+        .or_else(|| Some(own.parent()?.parent()?.to_owned()))?
+        .join(format!("memkv{}", std::env::consts::EXE_SUFFIX));
     binary.is_file().then_some(binary)
 }
