@@ -9,19 +9,16 @@ use std::ffi::{c_char, c_int, c_void};
 pub extern "C" fn memkv_fuzz_marker() {}
 
 /// # Safety
-/// `format` ends with a zero byte and `text` has room for `size` bytes, as libFuzzer gives them.
+/// `text` has room for `size` bytes, as libFuzzer gives it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __sanitizer_symbolize_pc(
     pc: *mut c_void,
-    format: *const c_char,
+    _format: *const c_char,
     text: *mut c_char,
     size: usize,
 ) {
     let distance = (pc as usize).wrapping_sub(memkv_fuzz_marker as *const () as usize) as isize;
-    // In lists the format begins with what parts an item from the one before.
-    // SAFETY: the format has at least its zero byte.
-    let gap = if unsafe { *format } == b' ' as c_char { " " } else { "" };
-    let said = format!("{gap}{distance}\0");
+    let said = format!("{distance}\0");
     if said.len() <= size {
         // SAFETY: the text has room, which was just checked against what the caller said.
         unsafe { std::ptr::copy_nonoverlapping(said.as_ptr().cast(), text, said.len()) };

@@ -38,7 +38,7 @@ pub struct Options {
     /// Run nothing new: tell how much of each source file the inputs reach. Needs nm and addr2line.
     #[arg(long)]
     coverage: bool,
-    /// With --coverage: print the lines that no input reaches, in files whose paths begin with this.
+    /// With --coverage: print the functions that no input reaches, of files whose paths begin with this.
     #[arg(long, value_name = "PATH", requires = "coverage")]
     unreached: Option<String>,
 }
