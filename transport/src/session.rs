@@ -55,8 +55,7 @@ impl Channel {
     }
 }
 
-/// The name by which a client asks for a connection whose payloads have no MAC. Only builds with the feature `bench-no-mac` know
-/// it; set-up and control messages are signed there, too.
+/// The name by which a client in a build with `bench-no-mac` asks for payloads without a MAC. Set-up and control messages have theirs.
 #[cfg(feature = "bench-no-mac")]
 pub const UNSIGNED_CLIENT_NAME: &str = "memkv bench without the bulk MAC";
 
