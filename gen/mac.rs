@@ -249,7 +249,7 @@ pub enum BulkKey {
     HmacSha256(ControlMac),
     Aegis128X2(Zeroizing<[u8; 16]>),
     /// No key, in the place of one of this algorithm: tags are zeros.
-    #[cfg(feature = "bench-no-mac")]
+    #[cfg(memkv_no_bulk_mac)]
     Unsigned(BulkAlgorithm),
 }
 
@@ -259,7 +259,7 @@ impl BulkKey {
         match self {
             BulkKey::HmacSha256(mac) => BulkHasher::HmacSha256(mac.0.clone()),
             BulkKey::Aegis128X2(key) => BulkHasher::Aegis128X2(Aegis128X2Mac::new(key)),
-            #[cfg(feature = "bench-no-mac")]
+            #[cfg(memkv_no_bulk_mac)]
             BulkKey::Unsigned(_) => BulkHasher::Unsigned,
         }
     }
@@ -284,7 +284,7 @@ impl BulkKey {
         match self {
             BulkKey::HmacSha256(_) => BulkAlgorithm::HmacSha256,
             BulkKey::Aegis128X2(_) => BulkAlgorithm::Aegis128X2,
-            #[cfg(feature = "bench-no-mac")]
+            #[cfg(memkv_no_bulk_mac)]
             BulkKey::Unsigned(algorithm) => *algorithm,
         }
     }
@@ -316,7 +316,7 @@ const REGION_PREFIX: [u8; 64] = {
 pub enum BulkHasher {
     HmacSha256(HmacSha256),
     Aegis128X2(Aegis128X2Mac<32>),
-    #[cfg(feature = "bench-no-mac")]
+    #[cfg(memkv_no_bulk_mac)]
     Unsigned,
 }
 
@@ -325,7 +325,7 @@ impl BulkHasher {
         match self {
             BulkHasher::HmacSha256(mac) => mac.update(bytes),
             BulkHasher::Aegis128X2(mac) => mac.update(bytes),
-            #[cfg(feature = "bench-no-mac")]
+            #[cfg(memkv_no_bulk_mac)]
             BulkHasher::Unsigned => {}
         }
     }
@@ -334,7 +334,7 @@ impl BulkHasher {
         match self {
             BulkHasher::HmacSha256(mac) => mac.finalize().into_bytes().into(),
             BulkHasher::Aegis128X2(mac) => mac.finalize(),
-            #[cfg(feature = "bench-no-mac")]
+            #[cfg(memkv_no_bulk_mac)]
             BulkHasher::Unsigned => Tag::default(),
         }
     }
@@ -351,7 +351,7 @@ impl fmt::Debug for BulkHasher {
         f.write_str(match self {
             BulkHasher::HmacSha256(_) => "BulkHasher(hmac-sha256)",
             BulkHasher::Aegis128X2(_) => "BulkHasher(aegis-128x2)",
-            #[cfg(feature = "bench-no-mac")]
+            #[cfg(memkv_no_bulk_mac)]
             BulkHasher::Unsigned => "BulkHasher(unsigned)",
         })
     }

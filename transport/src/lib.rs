@@ -14,8 +14,8 @@
 //! No module here knows an operation; only set-up reads and writes control messages.
 #![deny(unsafe_code)]
 
-#[cfg(all(feature = "bench-no-mac", any(feature = "planted-bugs", debug_assertions)))]
-compile_error!("bench-no-mac is for release builds that are measured, and for nothing else");
+#[cfg(all(memkv_no_bulk_mac, any(feature = "planted-bugs", debug_assertions)))]
+compile_error!("memkv_no_bulk_mac is for release builds that are measured, and for nothing else");
 
 pub mod buf;
 pub mod error;

@@ -55,11 +55,11 @@ impl Channel {
     }
 }
 
-/// The name by which a client in a build with `bench-no-mac` asks for payloads without a MAC. Set-up and control messages have theirs.
-#[cfg(feature = "bench-no-mac")]
+/// The name by which a client in a build with `--cfg memkv_no_bulk_mac` asks for payloads without a MAC. Set-up and control messages have theirs.
+#[cfg(memkv_no_bulk_mac)]
 pub const UNSIGNED_CLIENT_NAME: &str = "memkv bench without the bulk MAC";
 
-#[cfg(feature = "bench-no-mac")]
+#[cfg(memkv_no_bulk_mac)]
 fn bulk_key(schedule: &Schedule, direction: Direction, bulk: BulkAlgorithm, client_name: &str) -> BulkKey {
     match client_name {
         UNSIGNED_CLIENT_NAME => BulkKey::Unsigned(bulk),
@@ -67,7 +67,7 @@ fn bulk_key(schedule: &Schedule, direction: Direction, bulk: BulkAlgorithm, clie
     }
 }
 
-#[cfg(not(feature = "bench-no-mac"))]
+#[cfg(not(memkv_no_bulk_mac))]
 fn bulk_key(schedule: &Schedule, direction: Direction, bulk: BulkAlgorithm, _client_name: &str) -> BulkKey {
     schedule.bulk_key(direction, bulk)
 }

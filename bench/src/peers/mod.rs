@@ -143,7 +143,7 @@ fn start(options: &Options, program: &Path) -> Result<Vec<Box<dyn Peer>>> {
         Box::new(MemKv::start(LOCAL, program, Transport::Local)?),
         Box::new(Memory::default()),
     ];
-    #[cfg(feature = "no-mac")]
+    #[cfg(memkv_no_bulk_mac)]
     peers.push(Box::new(MemKv::with(TCP_NO_MAC, program, |server| {
         let mut config = server.config(Transport::Tcp)?;
         config.client_name = memkv_transport::session::UNSIGNED_CLIENT_NAME.to_owned();
