@@ -260,6 +260,8 @@ named! {
     DeleteManifestOfMissing => "delete-manifest-of-missing",
     /// An allocation that was committed can be committed again.
     CommitTwice => "commit-twice",
+    /// The chunks of a manifest that is published are said to be leased, and are not.
+    PublishedUnleased => "published-unleased",
     /// A new value is leased to nobody.
     NewValueUnleased => "new-value-unleased",
     /// Leases neither hold nor end.

@@ -57,10 +57,15 @@ impl Whole<'_> {
         if self.flaw == Some(Flaw::LaterReferencesLost) {
             chunks.truncate(put.chunks.len());
         }
+        let leased: Vec<Vec<u8>> = chunks.iter().map(|chunk| chunk.key.clone()).collect();
         let manifest = Manifest { generation, body: Arc::new(body), chunks, stale_chunks };
         let kept = if refs { &mut space.references } else { &mut space.manifests };
         kept.insert(self.name(put.name).to_vec(), manifest);
-        Ok(put_reply(Status::Ok, generation, &[]))
+        //= MKV-PUT-7
+        for key in leased.iter().filter(|_| self.flaw != Some(Flaw::PublishedUnleased)) {
+            state.lease(self.namespace, key, self.client, 0, self.flaw);
+        }
+        Ok(put_reply_leasing(Status::Ok, generation, &[], LEASE_MS_DEFAULT))
     }
 
     /// A name as it is kept.
@@ -280,11 +285,16 @@ fn signed(name: &[u8]) -> Vec<i8> {
     name.iter().map(|byte| *byte as i8).collect()
 }
 
-/// The places go into as many frames as they need.
+/// A reply to a PutManifest that published nothing new.
 pub fn put_reply(status: Status, generation: u64, places: &[u32]) -> Out {
+    put_reply_leasing(status, generation, places, if status == Status::Ok { 0 } else { LEASE_MS_DEFAULT })
+}
+
+/// The places go into as many frames as they need.
+fn put_reply_leasing(status: Status, generation: u64, places: &[u32], lease_ms: u32) -> Out {
     let mut out = Out::default();
     let mut push = |places: &[u32]| {
-        let reply = PutManifestReply { generation, missing: List::from(places), lease_ms: LEASE_MS_DEFAULT };
+        let reply = PutManifestReply { generation, missing: List::from(places), lease_ms };
         out.push(status, ResponseWhich::PutManifest(reply), &[]);
     };
     places.chunks(4096).for_each(&mut push);

@@ -245,6 +245,7 @@ pub struct Published {
     pub generation: u64,
     /// In the order they were told.
     pub places: Vec<u32>,
+    pub lease_ms: u32,
 }
 
 /// A PutManifest without its chunks and its checksum.
@@ -295,13 +296,14 @@ pub fn publish_as(
 }
 
 pub fn published(replies: &[Reply]) -> Outcome<Published> {
-    let mut published = Published { status: last_status(replies)?, generation: 0, places: Vec::new() };
+    let mut published =
+        Published { status: last_status(replies)?, generation: 0, places: Vec::new(), lease_ms: 0 };
     for reply in replies {
         let response = reply.response()?;
         let ResponseWhich::PutManifest(told) = response.which else {
             fail!("a manifest was answered with another arm")
         };
-        published.generation = told.generation;
+        (published.generation, published.lease_ms) = (told.generation, told.lease_ms);
         published.places.extend(told.missing.iter());
     }
     Ok(published)

@@ -9,7 +9,7 @@ use memkv_wire::*;
 
 use super::calls::{
     Manifest, Part, call_parts, delete, expect_absent, expect_manifest, expect_published, expect_status,
-    expect_value, lengths, piece, publish, put, send_parts, store, write,
+    expect_value, lengths, piece, publish, put, remove, send_parts, store, write,
 };
 use super::{Server, ping};
 use crate::case::{Case, Outcome};
@@ -73,6 +73,12 @@ pub const CASES: &[Case<Server>] = &[
         &["MKV-LEASE-1"],
         "a lease ends neither with its connection nor with another client's",
         leases_stay,
+    ),
+    Case::must(
+        "SRV-LEASE-4",
+        &["MKV-PUT-7"],
+        "chunks are leased to who publishes them, if the reply says so",
+        published_leased,
     ),
     Case::must(
         "SRV-LEASE-3",
@@ -418,6 +424,22 @@ fn born_leased(server: &Server) -> Outcome {
     ensure!(told != [Status::Ok], "a value that another client has just written was deleted");
     let told = delete(&mut other, &namespace, &[b"key"])?;
     ensure!(told == [Status::Ok], "the delete of the second value by its writer told {told:?}");
+    Ok(())
+}
+
+fn published_leased(server: &Server) -> Outcome {
+    let namespace = server.namespace();
+    let (mut writer, mut publisher) = (server.connect()?, another_client(server)?);
+    store(&mut writer, &namespace, b"key", b"value")?;
+    let chunks = [ChunkReference { key: b"key", length: 5, checksum: None }];
+    let published = publish(&mut publisher, &namespace, &Manifest::new(b"name", b"body", &chunks))?;
+    expect_status(published.status, Status::Ok, "PutManifest")?;
+    let status = remove(&mut publisher, &namespace, b"name", 0)?;
+    expect_status(status, Status::Ok, "DeleteManifest")?;
+    // No manifest names it now, and its writer's own lease does not keep the writer from deleting it.
+    let told = delete(&mut writer, &namespace, &[b"key"])?;
+    let (promised, deleted) = (published.lease_ms > 0, told == [Status::Ok]);
+    ensure!(!(promised && deleted), "a chunk was deleted that was leased for {} ms", published.lease_ms);
     Ok(())
 }
 
