@@ -49,31 +49,27 @@ pub fn value_of(bytes: &[u8]) -> Checksum {
 }
 
 /// The checksum of bytes that come piece by piece: the same as [`block`] of them joined.
-#[derive(Clone)]
-pub struct BlockHasher(XxHash3_128);
-
-impl Default for BlockHasher {
-    fn default() -> BlockHasher {
-        BlockHasher::new()
-    }
-}
+///
+/// The state is an allocation, made with the first bytes: a hasher that is never used, or reset and not used again, costs nothing.
+#[derive(Clone, Default)]
+pub struct BlockHasher(Option<XxHash3_128>);
 
 impl BlockHasher {
     pub fn new() -> BlockHasher {
-        BlockHasher(XxHash3_128::new())
+        BlockHasher::default()
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
+        self.0.get_or_insert_with(XxHash3_128::new).write(bytes);
     }
 
     /// The checksum of all bytes since the beginning or the last reset.
     pub fn finish(&self) -> Checksum {
-        self.0.finish_128().to_be_bytes()
+        self.0.as_ref().map_or_else(|| block(&[]), |state| state.finish_128().to_be_bytes())
     }
 
     pub fn reset(&mut self) {
-        *self = BlockHasher::new();
+        self.0 = None;
     }
 }
 
