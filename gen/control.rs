@@ -7,8 +7,10 @@ use zerocopy::IntoBytes;
 
 use crate::error::{DecodeError, EncodeError};
 use crate::layout::FRAME_HEADER_SIZE_BYTES;
+use crate::list::List;
 use crate::read::{Struct, Walk};
 use crate::write::{Measure, Out};
+use crate::{Piece, PieceWhich};
 
 const WORD: usize = 8;
 const HEAD_WORDS: usize = FRAME_HEADER_SIZE_BYTES / WORD;
@@ -87,6 +89,14 @@ impl ControlBuf {
     pub fn place_of(&self, part: &[u8]) -> Option<usize> {
         let at = part.as_ptr().addr().checked_sub(self.control().as_ptr().addr())?;
         at.checked_add(part.len()).filter(|end| *end <= self.control().len()).map(|_| at)
+    }
+
+    /// Where in the encoded message the MACs of these pieces are, which are a decoded view of it.
+    pub fn macs_of<'a>(&'a self, pieces: List<'a, Piece<'a>>) -> impl Iterator<Item = usize> + 'a {
+        pieces.iter().filter_map(|piece| match piece.which {
+            PieceWhich::Region(region) => self.place_of(region.mac?),
+            PieceWhich::Inline | PieceWhich::Unknown(_) => None,
+        })
     }
 
     /// Header and message, contiguous.

@@ -172,8 +172,9 @@ pub fn write(
 
 /// Attaches bytes to the last frame, which names each of them in a piece, in this order; where there are MACs, it has a place for each.
 fn attach_sources(message: &mut Message, sources: &mut Vec<Buf>) {
-    let macs = message.frames().last().map(|frame| macs_of(&frame.control)).unwrap_or_default();
-    let mut macs = macs.into_iter();
+    let signed =
+        message.frames().last().filter(|_| message.naming() == Naming::Signed && !sources.is_empty());
+    let mut macs = signed.map(|frame| macs_of(&frame.control)).unwrap_or_default().into_iter();
     sources.drain(..).for_each(|bytes| message.attach_source(bytes, macs.next()));
 }
 
@@ -185,11 +186,7 @@ fn macs_of(control: &ControlBuf) -> Vec<usize> {
         Ok(RequestWhich::BatchWrite(batch)) => batch.pieces,
         _ => return Vec::new(),
     };
-    let macs = pieces.iter().filter_map(|piece| match piece.which {
-        PieceWhich::Region(region) => control.place_of(region.mac?),
-        PieceWhich::Inline | PieceWhich::Unknown(_) => None,
-    });
-    macs.collect()
+    control.macs_of(pieces).collect()
 }
 
 /// Which bytes of a value a `Write` carries.

@@ -1,7 +1,7 @@
 //! Replies: how they are built, and what the store's errors are called on the wire.
 
 use memkv_transport::stream::Outgoing;
-use memkv_wire::{Operation, PieceWhich, Response, ResponseWhich, Retry, Status};
+use memkv_wire::{Operation, Response, ResponseWhich, Retry, Status};
 
 use super::connection::ConnectionId;
 use super::slab::Name;
@@ -110,11 +110,7 @@ fn place_macs(frame: &mut Outgoing) {
         ResponseWhich::BatchRead(reply) => reply.pieces,
         _ => return,
     };
-    let macs = pieces.iter().filter_map(|piece| match piece.which {
-        PieceWhich::Region(region) => control.place_of(region.mac?),
-        PieceWhich::Inline | PieceWhich::Unknown(_) => None,
-    });
-    for (beside, mac_at) in beside.iter_mut().zip(macs) {
+    for (beside, mac_at) in beside.iter_mut().zip(control.macs_of(pieces)) {
         beside.mac_at = mac_at;
     }
 }
