@@ -233,24 +233,25 @@ impl ReadReplies {
                 }
                 let came_before = self.spans.len();
                 self.pieces(reply.pieces, frame, sink)?;
-                self.tell_whole(reply.results.iter().map(|result| result.index), came_before, sink);
+                self.tell_whole(came_before, sink);
                 Ok(())
             }
             _ => Err(PeerMisbehaved::WrongOperation),
         })
     }
 
-    /// Tells the sink of the items that ended with this frame and are one piece of it.
-    fn tell_whole(&self, ended: impl Iterator<Item = u32>, came_before: usize, sink: &mut impl Sink) {
-        for index in ended {
-            let mut own = self.spans[came_before..].iter().filter(|span| span.item == index);
-            if let (Some(span), None) = (own.next(), own.next())
-                && let Some(item) = self.items.get(index as usize)
+    /// Tells the sink of the items that are one piece, of this frame, and whose result came.
+    fn tell_whole(&self, came_before: usize, sink: &mut impl Sink) {
+        for span in &self.spans[came_before..] {
+            let index = span.item as usize;
+            if let Some(item) = self.items.get(index)
+                && item.result.is_some()
+                && item.received_bytes == u64::from(span.size_bytes)
                 && let Ok(ReadStatus::Read { size_bytes, value_size_bytes, .. }) =
                     item.status(std::slice::from_ref(span))
                 && size_bytes == value_size_bytes
             {
-                sink.whole(index as usize);
+                sink.whole(index);
             }
         }
     }
