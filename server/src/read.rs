@@ -81,9 +81,10 @@ impl Fetched {
         }
         let head = fetch(source, record.device, record.head_offset, record.head_bytes)?;
         let data = match record.data_bytes {
-            _ if lent.is_some() => Buf::default(),
-            0 => Buf::default(),
-            size_bytes => fetch(source, record.device, record.data_offset, size_bytes)?,
+            size_bytes @ 1.. if lent.is_none() => {
+                fetch(source, record.device, record.data_offset, size_bytes)?
+            }
+            _ => Buf::default(),
         };
         Ok(Fetched { head, data, lent })
     }

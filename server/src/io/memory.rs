@@ -219,7 +219,8 @@ fn by_region(offset: u64, length: usize) -> impl Iterator<Item = (u64, Range<usi
     })
 }
 
-fn is_held(segment: &Segment<Buf>) -> bool {
+/// Whether a segment is to be held; its buffer counts as kept then.
+fn keep(segment: &Segment<Buf>) -> bool {
     match segment {
         Segment::Payload(bytes) => bytes.len() >= HELD_BYTES_MIN && bytes.keep(),
         Segment::Owned(_) | Segment::Slice(..) | Segment::Zeros(_) => false,
@@ -251,22 +252,22 @@ impl Device for MemoryDevice {
     }
 
     fn write_segments(&self, offset: u64, segments: &[Segment<Buf>]) -> Result<(), IoError> {
-        let held: SmallVec<[bool; 8]> = segments.iter().map(is_held).collect();
+        self.check(offset, segments.iter().map(|segment| segment.len() as u64).sum())?;
+        let held: SmallVec<[bool; 8]> = segments.iter().map(keep).collect();
         if !held.contains(&true) {
             return self.write(offset, &io_slices(segments));
         }
-        self.check(offset, segments.iter().map(|segment| segment.len() as u64).sum())?;
         let mut at = offset;
         for (segment, held) in segments.iter().zip(held) {
             match segment {
                 Segment::Payload(bytes) if held => self.hold(at, &Piece::Payload(bytes.clone())),
                 // Held beside the payload, or they would take a granule.
                 Segment::Owned(bytes) => self.hold(at, &Piece::Header(Arc::clone(bytes), 0..bytes.len())),
-                Segment::Slice(bytes, range) => {
-                    self.hold(at, &Piece::Header(Arc::clone(bytes), range.clone()));
-                }
                 Segment::Zeros(length) => self.hold(at, &Piece::Zeros(*length)),
-                Segment::Payload(bytes) => self.copy_in(at, bytes),
+                // A part of something larger would keep all of that.
+                Segment::Slice(..) | Segment::Payload(_) => {
+                    self.copy_in(at, segment.bytes().unwrap_or_default());
+                }
             }
             at += segment.len() as u64;
         }
