@@ -125,12 +125,10 @@ async fn accept(
 /// How a client that came over a socket can share memory.
 #[cfg(target_os = "linux")]
 fn way(door: &Door, reader: &mut Reader) -> Way {
-    let checker = Checker::new(reader.bulk_key().clone(), door.rdma_verify);
     let ReadHalf::Rdma(half) = reader.io_mut() else { return Way::None };
-    match half.one_sided() {
-        Some(transfers) => Way::OneSided(Box::new(OneSided::new(transfers, checker))),
-        None => Way::None,
-    }
+    let Some(transfers) = half.one_sided() else { return Way::None };
+    let checker = Checker::new(reader.bulk_key().clone(), door.rdma_verify);
+    Way::OneSided(Box::new(OneSided::new(transfers, checker)))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -22,7 +22,7 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     frames: VecDeque<Outgoing>,
-    /// The payload bytes of these.
+    /// The payload bytes of these, and of what goes beside them.
     payload_bytes: usize,
     paused: bool,
     end: End,
@@ -46,7 +46,7 @@ impl Link {
 
     pub fn push(&self, frame: Outgoing) {
         let mut state = self.lock();
-        state.payload_bytes += frame.payload.iter().map(|part| part.len()).sum::<usize>();
+        state.payload_bytes += frame.payload_size_bytes();
         state.frames.push_back(frame);
         drop(state);
         self.to_send.notify_one();
