@@ -21,22 +21,27 @@ macro_rules! in_all_ways {
         #[cfg(target_os = "linux")]
         mod over_rdma {
             $(#[tokio::test] async fn $name() {
-                if super::rdma::device(concat!("over_rdma::", stringify!($name))).is_some() {
-                    super::$name((super::Mode::File, super::Wire::Rdma)).await;
-                    super::$name((super::Mode::Memory, super::Wire::Rdma)).await;
-                }
+                let test = concat!("over_rdma::", stringify!($name));
+                super::in_the_guest(test, super::Wire::Rdma, super::$name).await;
             })*
         }
         #[cfg(target_os = "linux")]
         mod over_rdma_one_sided {
             $(#[tokio::test] async fn $name() {
-                if super::rdma::device(concat!("over_rdma_one_sided::", stringify!($name))).is_some() {
-                    super::$name((super::Mode::File, super::Wire::OneSided)).await;
-                    super::$name((super::Mode::Memory, super::Wire::OneSided)).await;
-                }
+                let test = concat!("over_rdma_one_sided::", stringify!($name));
+                super::in_the_guest(test, super::Wire::OneSided, super::$name).await;
             })*
         }
     };
+}
+
+/// Both modes over RDMA, where there is a device; elsewhere the test says that it is skipped.
+#[cfg(target_os = "linux")]
+async fn in_the_guest(test: &str, wire: Wire, run: impl AsyncFn((Mode, Wire))) {
+    if rdma::device(test).is_some() {
+        run((Mode::File, wire)).await;
+        run((Mode::Memory, wire)).await;
+    }
 }
 
 in_all_ways!(
