@@ -281,24 +281,13 @@ impl Pool {
     fn shelve_kept(&self, block: NonNull<Block>, class: usize) {
         let mut shelves = self.lock();
         shelves.kept_size_bytes -= capacity_of(class);
-        // SAFETY: the caller gives up the last handle of a live block.
-        match unsafe { block.as_ref() }.cut {
-            Some(_) => shelves.idle_shared[class].push(block),
-            None => shelves.idle[class].push(block),
-        }
+        shelves.put(block, class);
         shelves.trim(self.budget_size_bytes);
     }
 
     /// Takes a block back. It is on its shelf before its pages are free, so that the budget holds at every moment.
     fn shelve(&self, block: NonNull<Block>, class: usize) {
-        {
-            let mut shelves = self.lock();
-            // SAFETY: the caller gives up the last handle of a live block.
-            match unsafe { block.as_ref() }.cut {
-                Some(_) => shelves.idle_shared[class].push(block),
-                None => shelves.idle[class].push(block),
-            }
-        }
+        self.lock().put(block, class);
         self.pages.add_permits(pages_of(class) as usize);
         if planted::now_and_then(Bug::BufferGivenBackTwice, 40) {
             self.pages.add_permits(1);
@@ -312,6 +301,15 @@ impl Pool {
 }
 
 impl Shelves {
+    /// Takes a live block whose last handle the caller gives up.
+    fn put(&mut self, block: NonNull<Block>, class: usize) {
+        // SAFETY: the block is live, and nobody else has a handle.
+        match unsafe { block.as_ref() }.cut {
+            Some(_) => self.idle_shared[class].push(block),
+            None => self.idle[class].push(block),
+        }
+    }
+
     /// A new block in shared memory, if that has room for it.
     fn carve(&mut self, class: usize, budget_size_bytes: usize) -> Option<NonNull<Block>> {
         self.shared.as_ref()?;
