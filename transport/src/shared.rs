@@ -16,6 +16,8 @@ mod linux;
 mod macos;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod mapping;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod memory;
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 mod none;
 
@@ -28,7 +30,11 @@ use self::macos as system;
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 use self::none as system;
 
-pub use self::system::{Region, SharedMemory};
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub use self::memory::SharedMemory;
+pub use self::system::Region;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+pub use self::system::SharedMemory;
 
 /// The largest region.
 pub const REGION_SIZE_BYTES_MAX: u64 = 1 << 30;
@@ -59,4 +65,15 @@ pub enum RegionError {
 pub struct FileId {
     device: u64,
     inode: u64,
+}
+
+/// Whether these bytes lie in a region of that size.
+//= MKV-REG-1
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn check_range(size_bytes: usize, offset: u64, length: usize) -> Result<(), RegionError> {
+    let end = offset.checked_add(length as u64);
+    if end.is_some_and(|end| end <= size_bytes as u64) {
+        return Ok(());
+    }
+    Err(RegionError::Outside { offset, length, size_bytes })
 }

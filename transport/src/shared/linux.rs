@@ -8,8 +8,7 @@
 #![expect(unsafe_code, reason = "memory mapped from a file that another process has mapped too")]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{
@@ -20,7 +19,7 @@ use rustix::io::{Errno, pread, pwrite};
 use rustix::mm::{Advice, madvise};
 
 use super::mapping::Mapping;
-use super::{FileId, REGION_SIZE_BYTES_MAX, RegionError};
+use super::{FileId, REGION_SIZE_BYTES_MAX, RegionError, check_range};
 
 /// The file system of memory files of ordinary pages.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -39,7 +38,7 @@ fn map(file: &OwnedFd, size_bytes: usize) -> io::Result<Mapping> {
 
 impl Mapping {
     /// Makes the pages of a range present, so that nobody pays for them later.
-    fn populate(&self, range: std::ops::Range<usize>) -> io::Result<()> {
+    pub(super) fn populate(&self, range: std::ops::Range<usize>) -> io::Result<()> {
         let mut at = range.start;
         while at < range.end.min(self.size_bytes()) {
             let length = POPULATE_STEP_BYTES.min(self.size_bytes() - at).min(range.end - at);
@@ -51,41 +50,13 @@ impl Mapping {
     }
 }
 
-/// A client's own memory, which it can share by passing the file.
-#[derive(Debug)]
-pub struct SharedMemory {
-    file: OwnedFd,
-    mapping: Mapping,
-}
-
-impl SharedMemory {
-    /// Zeroed memory of so many bytes; pages appear as they are touched.
-    pub fn create(size_bytes: usize) -> io::Result<SharedMemory> {
-        let file = memfd_create("memkv", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, size_bytes as u64)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let mapping = map(&file, size_bytes)?;
-        Ok(SharedMemory { file, mapping })
-    }
-
-    pub fn size_bytes(&self) -> usize {
-        self.mapping.size_bytes()
-    }
-
-    /// Makes the first so many bytes present.
-    pub fn populate(&self, size_bytes: usize) -> io::Result<()> {
-        self.mapping.populate(0..size_bytes.min(self.mapping.size_bytes()))
-    }
-
-    pub(crate) fn base(&self) -> NonNull<u8> {
-        self.mapping.base()
-    }
-}
-
-impl AsFd for SharedMemory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
+/// A new sealed file of zeroed memory, mapped; pages appear as they are touched.
+pub(super) fn create(size_bytes: usize) -> io::Result<(OwnedFd, Mapping)> {
+    let file = memfd_create("memkv", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, size_bytes as u64)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let mapping = map(&file, size_bytes)?;
+    Ok((file, mapping))
 }
 
 /// A client's memory as the server sees it: a place to copy from and to.
@@ -132,13 +103,8 @@ impl Region {
     }
 
     /// Whether these bytes lie in the region.
-    //= MKV-REG-1
     pub fn check(&self, offset: u64, length: usize) -> Result<(), RegionError> {
-        let end = offset.checked_add(length as u64);
-        if end.is_some_and(|end| end <= self.size_bytes as u64) {
-            return Ok(());
-        }
-        Err(RegionError::Outside { offset, length, size_bytes: self.size_bytes })
+        check_range(self.size_bytes(), offset, length)
     }
 
     /// Copies bytes out of the region.

@@ -5,59 +5,34 @@
 //! no number that tells them apart, so what two connections register is mapped twice.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, fstat, ftruncate};
 use rustix::shm;
 
 use super::mapping::Mapping;
-use super::{FileId, REGION_SIZE_BYTES_MAX, RegionError};
+use super::{FileId, REGION_SIZE_BYTES_MAX, RegionError, check_range};
 
-/// A client's own memory, which it can share by passing the file.
-#[derive(Debug)]
-pub struct SharedMemory {
-    file: OwnedFd,
-    mapping: Mapping,
+/// A new object of zeroed memory, mapped; pages appear as they are touched.
+pub(super) fn create(size_bytes: usize) -> io::Result<(OwnedFd, Mapping)> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)?;
+    // Names have at most 31 bytes.
+    let name = format!("/memkv-{:016x}", u64::from_ne_bytes(random));
+    let flags = shm::OFlags::CREATE | shm::OFlags::EXCL | shm::OFlags::RDWR;
+    let file = shm::open(&name, flags, Mode::RUSR | Mode::WUSR)?;
+    shm::unlink(&name)?;
+    ftruncate(&file, size_bytes as u64)?;
+    let mapping = Mapping::new(file.as_fd(), size_bytes)?;
+    Ok((file, mapping))
 }
 
-impl SharedMemory {
-    /// Zeroed memory of so many bytes; pages appear as they are touched.
-    pub fn create(size_bytes: usize) -> io::Result<SharedMemory> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
-        // Names have at most 31 bytes.
-        let name = format!("/memkv-{:016x}", u64::from_ne_bytes(random));
-        let flags = shm::OFlags::CREATE | shm::OFlags::EXCL | shm::OFlags::RDWR;
-        let file = shm::open(&name, flags, Mode::RUSR | Mode::WUSR)?;
-        shm::unlink(&name)?;
-        ftruncate(&file, size_bytes as u64)?;
-        let mapping = Mapping::new(file.as_fd(), size_bytes)?;
-        Ok(SharedMemory { file, mapping })
-    }
-
-    pub fn size_bytes(&self) -> usize {
-        self.mapping.size_bytes()
-    }
-
-    /// Makes the first so many bytes present.
-    pub fn populate(&self, size_bytes: usize) -> io::Result<()> {
-        // New memory is zeros, and nobody else has it yet.
-        let zeros = [0; 1];
-        let pages = (0..size_bytes.min(self.mapping.size_bytes())).step_by(rustix::param::page_size());
-        pages.for_each(|offset| self.mapping.write(offset, &zeros));
+impl Mapping {
+    /// Makes the pages of a range of new memory present, by writing the zeros that they have: nobody else has it yet.
+    pub(super) fn populate(&self, range: std::ops::Range<usize>) -> io::Result<()> {
+        range.step_by(rustix::param::page_size()).for_each(|offset| self.write(offset, &[0]));
         Ok(())
-    }
-
-    pub(crate) fn base(&self) -> NonNull<u8> {
-        self.mapping.base()
-    }
-}
-
-impl AsFd for SharedMemory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 
@@ -97,13 +72,8 @@ impl Region {
     }
 
     /// Whether these bytes lie in the region.
-    //= MKV-REG-1
     pub fn check(&self, offset: u64, length: usize) -> Result<(), RegionError> {
-        let end = offset.checked_add(length as u64);
-        if end.is_some_and(|end| end <= self.size_bytes() as u64) {
-            return Ok(());
-        }
-        Err(RegionError::Outside { offset, length, size_bytes: self.size_bytes() })
+        check_range(self.size_bytes(), offset, length)
     }
 
     /// Copies bytes out of the region.
