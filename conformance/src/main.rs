@@ -76,6 +76,9 @@ struct WireServerArguments {
     /// Restarts the server, and returns when it is up again. Run by sh.
     #[arg(long, value_name = "COMMAND")]
     restart_command: Option<String>,
+    /// Ask for a queue pair on every connection, on this host's first RDMA device that can be used (Linux).
+    #[arg(long)]
+    rdma: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -85,6 +88,9 @@ struct WireClientArguments {
     /// Runs the client's driver. Run by sh, many times over, with what it needs in its environment.
     #[arg(required_unless_present = "list")]
     command: Option<String>,
+    /// Give the client queue pairs, for which it has to ask, on this host's first RDMA device that can be used (Linux).
+    #[arg(long)]
+    rdma: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -215,24 +221,25 @@ fn run_abi(arguments: AbiArguments) -> Result<bool, RunError> {
 }
 
 fn run_wire_server(arguments: WireServerArguments) -> Result<bool, RunError> {
-    let WireServerArguments { address, restart_command, common } = arguments;
+    let WireServerArguments { address, restart_command, rdma, common } = arguments;
     let cases = wire_server::cases();
     if common.list {
         return list(&cases, &common);
     }
     let address = address.ok_or(RunError::NoTarget)?;
     let key = shared_key()?.to_hex().to_string();
-    run_suite(Target::WireServer(WireServerTarget { address, key, restart_command }), &cases, &common)
+    let target = WireServerTarget { address, key, restart_command, rdma };
+    run_suite(Target::WireServer(target), &cases, &common)
 }
 
 fn run_wire_client(arguments: WireClientArguments) -> Result<bool, RunError> {
-    let WireClientArguments { command, common } = arguments;
+    let WireClientArguments { command, rdma, common } = arguments;
     let cases = wire_client::cases();
     if common.list {
         return list(&cases, &common);
     }
     let command = command.ok_or(RunError::NoTarget)?;
-    run_suite(Target::WireClient(WireClientTarget { command }), &cases, &common)
+    run_suite(Target::WireClient(WireClientTarget { command, rdma }), &cases, &common)
 }
 
 fn run_reference_client(arguments: &ReferenceClientArguments) -> Result<bool, RunError> {

@@ -51,12 +51,16 @@ pub struct WireServerTarget {
     pub key: String,
     /// Restarts the server, and returns when it is up again.
     pub restart_command: Option<String>,
+    /// Connections ask for a queue pair.
+    pub rdma: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WireClientTarget {
     /// Runs the client's driver. Run by sh.
     pub command: String,
+    /// The client is to ask for queue pairs, and gets them.
+    pub rdma: bool,
 }
 
 impl Target {

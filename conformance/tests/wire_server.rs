@@ -4,14 +4,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use memkv_conformance::reference::Flaw;
 use memkv_conformance::wire_server;
-use support::{Run, conformance, text};
-
-const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+use support::memkv::{KEY, Memkv};
+use support::{Run, conformance};
 
 fn suite(address: &str, arguments: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memkv-conformance"));
@@ -63,50 +61,11 @@ fn the_reference_server_conforms() {
 
 #[test]
 fn memkv_conforms() {
-    let memkv = support::build("memkv-server", "memkv");
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let script = restart_script(&memkv, directory.path());
-    let started =
-        Command::new("sh").arg("-c").arg(&script).env("MEMKV_AUTH_KEY", KEY).status().expect("sh runs");
-    assert!(started.success(), "memkv does not start");
-    let ended = End(directory.path().join("pid"));
-    let output = std::fs::read_to_string(directory.path().join("out")).expect("its output");
-    let address = output.lines().find_map(|line| line.strip_prefix("listening on ")).expect("its address");
-    // The port stays the same over restarts.
-    std::fs::write(directory.path().join("address"), address).expect("a file");
-    let run = suite(address, &["--restart-command", &script]);
-    drop(ended);
+    let memkv = Memkv::start("");
+    let run = suite(&memkv.address, &["--restart-command", &memkv.restart_command]);
     assert_eq!(run.code, Some(0), "{}", run.told());
     for (case, verdict) in run.verdicts() {
         assert_eq!(verdict, "passed", "{case}: {}", run.told());
-    }
-}
-
-/// Ends the server if it runs, starts it on what it left, and waits until it listens.
-fn restart_script(memkv: &Path, directory: &Path) -> String {
-    let config = directory.join("config.yaml");
-    let storage =
-        format!("storage:\n  mode: file\n  path: {}\n  capacity: 1GiB\n", text(&directory.join("data")));
-    std::fs::write(&config, storage).expect("a configuration");
-    let (memkv, config, directory) = (text(memkv), text(&config), text(directory));
-    format!(
-        "cd {directory} || exit 1; \
-         if [ -f pid ]; then kill $(cat pid); while kill -0 $(cat pid) 2>/dev/null; do :; done; fi; \
-         rm -f out; {memkv} start --config {config} --listen $(cat address 2>/dev/null || echo 127.0.0.1:0) \
-         --log-file log </dev/null >out 2>&1 & echo $! >{directory}/pid; \
-         while ! grep -qs '^listening' {directory}/out; do kill -0 $(cat {directory}/pid) || exit 1; done"
-    )
-}
-
-/// Ends the process whose id is in this file.
-struct End(PathBuf);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if let Ok(pid) = std::fs::read_to_string(&self.0) {
-            // It may have ended by itself.
-            let _ = Command::new("kill").arg(pid.trim()).status();
-        }
     }
 }
 
@@ -168,7 +127,7 @@ fn cases_and_requirements_match() {
     }
     // All but what can be asked for on a transport without: that memory is refused.
     tested.extend(requirements.iter().filter(|id| id.starts_with("MKV-REG-")).cloned());
-    // Over TCP, which is all that this suite speaks, nobody sees how RDMA carries frames.
+    // How RDMA carries frames is the transport's matter, here too with `--rdma`; what a server says of its queue pair is tested.
     tested.extend(requirements.iter().filter(|id| id.starts_with("MKV-RDMA-")).cloned());
     for (id, why) in UNTESTED {
         assert!(!why.is_empty() && requirements.contains(*id), "there is no {id}");

@@ -4,4 +4,6 @@
 //! byte a peer sends can be wrong. Blocking, one thread for each connection.
 
 pub mod frame;
+#[cfg_attr(not(target_os = "linux"), path = "no_rdma.rs")]
+pub mod rdma;
 pub mod session;

@@ -8,10 +8,12 @@ use memkv_wire::control::{ControlBuf, Message};
 use memkv_wire::frame::{Kind, MAGIC, VERSION};
 use memkv_wire::mac::{BulkAlgorithm, BulkKey, ControlMac, Direction, Key, Schedule};
 use memkv_wire::{
-    BulkMac, Connect, ConnectWhich, List, Operation, Request, RequestWhich, Response, ResponseWhich, Status,
+    BulkMac, Connect, ConnectReplyWhich, ConnectWhich, List, Operation, QueuePair, Request, RequestWhich,
+    Response, ResponseWhich, Status,
 };
 
 use super::frame::{Frame, ReadError};
+use super::rdma::Asked;
 use crate::case::{Outcome, Stop};
 use crate::{ensure, fail};
 
@@ -25,11 +27,13 @@ pub struct Terms {
     pub client_id: [u8; 16],
     /// Numbers of bulk MACs, known or not.
     pub bulk_macs: Vec<u16>,
+    /// Whether to ask for a queue pair.
+    pub rdma: bool,
 }
 
 impl Terms {
     pub fn new(nonce: [u8; 32]) -> Terms {
-        Terms { nonce, client_id: [7; 16], bulk_macs: vec![1, 0] }
+        Terms { nonce, client_id: [7; 16], bulk_macs: vec![1, 0], rdma: false }
     }
 }
 
@@ -45,8 +49,12 @@ pub fn dial(address: &str) -> Outcome<TcpStream> {
     Ok(stream)
 }
 
-/// The Connect frame of these terms.
+/// The Connect frame of these terms, on a stream.
 pub fn connect_frame(key: &Key, terms: &Terms) -> Frame {
+    connect_frame_asking(key, terms, None)
+}
+
+fn connect_frame_asking(key: &Key, terms: &Terms, queue_pair: Option<QueuePair<'_>>) -> Frame {
     let bulk_macs: Vec<BulkMac> = terms.bulk_macs.iter().map(|code| BulkMac::from_code(*code)).collect();
     let request = Request {
         namespace: &[],
@@ -55,7 +63,7 @@ pub fn connect_frame(key: &Key, terms: &Terms) -> Frame {
             client_id: &terms.client_id,
             bulk_macs: List::from(&bulk_macs),
             client_name: "memkv-conformance",
-            which: ConnectWhich::Stream,
+            which: queue_pair.map_or(ConnectWhich::Stream, ConnectWhich::QueuePair),
         }),
     };
     let mut frame = Frame::new(Kind::Hello, true, key.id().0, 0, &encode(&request), &[]);
@@ -80,6 +88,9 @@ pub struct Dialled {
     key: Key,
     terms: Terms,
     connect: Vec<u8>,
+    asked: Option<Asked>,
+    /// The reply gave a queue pair, and the one that asked is connected to it.
+    given: bool,
 }
 
 /// What the reply to Connect said.
@@ -101,10 +112,11 @@ impl Dialled {
     /// Sends a Connect, the right one unless `change` changes it.
     pub fn send(address: &str, key: &Key, terms: Terms, change: impl FnOnce(&mut Frame)) -> Outcome<Dialled> {
         let mut stream = dial(address)?;
-        let mut frame = connect_frame(key, &terms);
+        let asked = terms.rdma.then(Asked::new).transpose().map_err(no_queue_pair)?;
+        let mut frame = connect_frame_asking(key, &terms, asked.as_ref().map(Asked::told));
         change(&mut frame);
         write(&mut stream, &frame.bytes())?;
-        Ok(Dialled { stream, key: key.clone(), terms, connect: frame.control })
+        Ok(Dialled { stream, key: key.clone(), terms, connect: frame.control, asked, given: false })
     }
 
     /// Reads the reply and checks it as a client must.
@@ -141,7 +153,25 @@ impl Dialled {
             version_max: reply.version_max,
         };
         ensure!(answer.client_nonce == self.terms.nonce, "the reply to Connect returns another nonce");
+        self.given = self.take_queue_pair(&reply.which)?;
         Ok((answer, schedule))
+    }
+
+    /// Connects to the server's queue pair. False: it gives none.
+    fn take_queue_pair(&self, which: &ConnectReplyWhich<'_>) -> Outcome<bool> {
+        let (theirs, own) = match (which, &self.asked) {
+            (ConnectReplyWhich::Stream, _) => return Ok(false),
+            (ConnectReplyWhich::QueuePair(theirs), Some(own)) => (theirs, own),
+            (ConnectReplyWhich::QueuePair(_) | ConnectReplyWhich::Unknown(_), _) => {
+                fail!("the server gives what it was not asked for in place of a stream")
+            }
+        };
+        //= MKV-RDMA-4 test
+        ensure!(theirs.receive_credits == 0, "the server grants credits before it has a confirmation");
+        //= MKV-REG-8 test
+        ensure!(theirs.reads_max == 0, "the server lets its own memory be reached");
+        own.connect(theirs).map_err(no_queue_pair)?;
+        Ok(true)
     }
 
     /// Reads the reply, and confirms it. `change` may spoil the confirmation.
@@ -172,8 +202,19 @@ impl Dialled {
         change(&mut confirmation, &session.out.mac);
         session.send(&confirmation)?;
         session.out.sequence = 2;
+        match self.asked {
+            Some(asked) if self.given => {
+                session.stream = asked.carry(session.stream).map_err(no_queue_pair)?
+            }
+            Some(asked) => asked.refused(),
+            None => {}
+        }
         Ok(session)
     }
+}
+
+fn no_queue_pair(error: std::io::Error) -> Stop {
+    Stop::Failed(format!("no queue pair can be had on this host: {error}"))
 }
 
 fn undecodable(error: memkv_wire::DecodeError) -> Stop {

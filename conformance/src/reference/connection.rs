@@ -83,13 +83,17 @@ pub fn run(shared: &Shared, number: u64, stream: TcpStream) {
     // Without these a peer only waits longer.
     let _ = stream.set_nodelay(true);
     let closing = stream.try_clone();
-    if let Ok(mut connection) = setup::set_up(shared, number, stream) {
-        shared.record(Event::Confirmed { connection: number });
-        while connection.frame().is_ok() {}
-        connection.end();
-    }
     // The peer may have closed it before.
-    let _ = closing.map(|stream| stream.shutdown(Shutdown::Both));
+    let _ = match setup::set_up(shared, number, stream) {
+        Ok(mut connection) => {
+            shared.record(Event::Confirmed { connection: number });
+            while connection.frame().is_ok() {}
+            connection.end();
+            // The stream, or what stands for a queue pair, which still sends what was written.
+            connection.stream.shutdown(Shutdown::Both)
+        }
+        Err(Over) => closing.and_then(|stream| stream.shutdown(Shutdown::Both)),
+    };
 }
 
 impl Connection<'_> {
@@ -312,7 +316,7 @@ impl Connection<'_> {
                 self.held.push((id, out));
                 Ok(())
             }
-            Some(Quirk::ClosesAfterAnswer) => {
+            Some(Quirk::ClosesAfterAnswer) if !parts.iter().any(registers) => {
                 self.send(id, out)?;
                 Err(Over)
             }
@@ -381,6 +385,11 @@ impl Connection<'_> {
             .values
             .insert(write.key.to_vec(), super::state::Value::new(data));
     }
+}
+
+/// Whether a request tells of a client's memory, which it does before anything that its user asks for.
+fn registers(part: &Part<'_>) -> bool {
+    matches!(part.request.which, RequestWhich::Ping(ping) if !ping.regions.is_empty())
 }
 
 fn is_unknown(control: &[u8]) -> bool {

@@ -20,6 +20,7 @@ mod state;
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Shared {
     event: Condvar,
     /// What the quirk in force did once already.
     done: Mutex<HashSet<u32>>,
+    /// Clients are given queue pairs, and have to ask for them.
+    queue_pairs: AtomicBool,
 }
 
 /// How the server is unlike others. May change at any time.
@@ -72,6 +75,11 @@ impl Shared {
     pub fn behave(&self, behaviour: impl Into<Behaviour>) {
         lock(&self.done).clear();
         *lock(&self.behaviour) = behaviour.into();
+    }
+
+    /// From now on set-up leads to a queue pair, and a client that asks for none breaks the protocol.
+    pub fn offer_queue_pairs(&self) {
+        self.queue_pairs.store(true, Ordering::Relaxed);
     }
 
     pub fn events(&self) -> Vec<Event> {
@@ -131,6 +139,7 @@ impl Reference {
             events: Mutex::new(Vec::new()),
             event: Condvar::new(),
             done: Mutex::new(HashSet::new()),
+            queue_pairs: AtomicBool::new(false),
         };
         Ok(Reference { listener: TcpListener::bind(address)?, shared: Arc::new(shared) })
     }

@@ -32,7 +32,7 @@ named! {
     AlwaysMissing => "always-missing",
     /// Every manifest is said to be of an earlier generation than the one that is stored.
     AlwaysStale => "always-stale",
-    /// Every connection is closed after its first answer.
+    /// Every connection is closed after its first answer, to anything but a registration of memory.
     ClosesAfterAnswer => "closes-after-answer",
     /// The first request is done, and its connection closed instead of answered.
     ClosesOnceUnanswered => "closes-once-unanswered",

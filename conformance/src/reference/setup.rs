@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use memkv_wire::control::{ControlBuf, Message};
@@ -16,6 +17,7 @@ use super::connection::{Connection, Event, Hello, Over, Way};
 use super::flaw::Flaw;
 use super::quirk::Quirk;
 use crate::peer::frame::{Frame, ReadError};
+use crate::peer::rdma::Offered;
 
 pub fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Connection<'_>, Over> {
     let broke = |how| {
@@ -47,16 +49,16 @@ pub fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Con
     if shared.flaw() == Some(Flaw::ConnectIgnored) {
         std::thread::sleep(Duration::from_secs(600));
     }
-    let hello = told(header.version, &connect);
-    shared.record(Event::Connect { connection: number, hello });
-    let older = shared.quirk() == Some(Quirk::OlderVersion);
-    let newer = older || header.version != VERSION && shared.flaw() != Some(Flaw::NewerVersionServed);
+    shared.record(Event::Connect { connection: number, hello: told(header.version, &connect) });
+    let newer = is_newer(shared, header.version);
     if newer && shared.flaw() == Some(Flaw::NewerVersionClosed) {
         return Err(Over);
     }
     let status = if newer { Status::UnsupportedVersion } else { Status::Ok };
     let algorithm = choose(shared, &connect).ok_or_else(|| broke("no bulk MAC in common"))?;
-    let (reply, schedule) = reply(shared, &key, &frame.control, &connect, status, algorithm);
+    let offered = offer(shared, &connect).map_err(broke)?;
+    let queue_pair = offered.as_ref().map(Offered::told);
+    let (reply, schedule) = reply(shared, &key, (&frame.control, &connect), (status, algorithm), queue_pair);
     if shared.flaw().is_some_and(Flaw::spoils_set_up) {
         shared.record(Event::Misbehaved { connection: number });
     }
@@ -82,7 +84,30 @@ pub fn set_up(shared: &Shared, number: u64, mut stream: TcpStream) -> Result<Con
         first_namespace: None,
     };
     connection.read_confirmation()?;
-    Ok(connection)
+    match offered {
+        Some(offered) => connection.carried(offered),
+        None => Ok(connection),
+    }
+}
+
+/// The queue pair that the client asked for, if this server has any.
+fn offer(shared: &Shared, connect: &Connect<'_>) -> Result<Option<Offered>, &'static str> {
+    if !shared.queue_pairs.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    match connect.which {
+        ConnectWhich::QueuePair(theirs) => {
+            let offered = Offered::new(&theirs);
+            offered.map(Some).map_err(|_| "no queue pair can be made here for one that was asked for")
+        }
+        ConnectWhich::Stream | ConnectWhich::Unknown(_) => Err("a Connect that asks for no queue pair"),
+    }
+}
+
+/// Whether the client has to be told that its version is not spoken here.
+fn is_newer(shared: &Shared, version: u8) -> bool {
+    let older = shared.quirk() == Some(Quirk::OlderVersion);
+    older || version != VERSION && shared.flaw() != Some(Flaw::NewerVersionServed)
 }
 
 fn told(version: u8, connect: &Connect<'_>) -> Hello {
@@ -148,10 +173,9 @@ fn choose(shared: &Shared, connect: &Connect<'_>) -> Option<BulkAlgorithm> {
 fn reply(
     shared: &Shared,
     key: &Key,
-    connect_bytes: &[u8],
-    connect: &Connect<'_>,
-    status: Status,
-    algorithm: BulkAlgorithm,
+    (connect_bytes, connect): (&[u8], &Connect<'_>),
+    (status, algorithm): (Status, BulkAlgorithm),
+    queue_pair: Option<QueuePair<'_>>,
 ) -> (Vec<u8>, Schedule) {
     let (mut server_nonce, mut client_nonce) = ([0; 32], *connect.nonce);
     if shared.flaw() != Some(Flaw::NonceReused) && getrandom::fill(&mut server_nonce).is_err() {
@@ -179,7 +203,7 @@ fn reply(
             lease_ms: LEASE_MS_DEFAULT,
             server_name: "memkv-conformance",
             local_path: "",
-            which: ConnectReplyWhich::Stream,
+            which: queue_pair.map_or(ConnectReplyWhich::Stream, ConnectReplyWhich::QueuePair),
         }),
     };
     let mut buffer = ControlBuf::new();
@@ -209,6 +233,11 @@ fn reply(
 }
 
 impl Connection<'_> {
+    /// Goes on over the queue pair.
+    fn carried(self, offered: Offered) -> Result<Self, Over> {
+        Ok(Connection { stream: offered.carry(self.stream).map_err(|_| Over)?, ..self })
+    }
+
     //= MKV-CONN-10
     fn read_confirmation(&mut self) -> Result<(), Over> {
         if self.flaw() == Some(Flaw::NoConfirmationNeeded) {

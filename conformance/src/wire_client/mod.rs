@@ -70,6 +70,9 @@ impl Client {
             Err(why) => fail!("{why}"),
         };
         let server = reference.shared();
+        if target.rdma {
+            server.offer_queue_pairs();
+        }
         std::thread::spawn(|| reference.serve());
         let address = address.to_string();
         Ok(Client { target: target.clone(), ticket: ticket.clone(), key, address, server })

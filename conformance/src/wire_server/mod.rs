@@ -17,6 +17,7 @@ use memkv_wire::mac::Key;
 use memkv_wire::{Ping, RequestWhich, ResponseWhich};
 
 use crate::case::{Case, Entry, Outcome, Stop};
+use crate::peer::rdma;
 use crate::peer::session::{Session, Terms};
 use crate::random::Random;
 use crate::ticket::{Ticket, WireServerTarget};
@@ -44,7 +45,9 @@ pub fn run_case(ticket: &Ticket, target: &WireServerTarget) -> Outcome {
     let Some(case) = cases.find(|case| case.id == ticket.case) else {
         fail!("there is no case {}", ticket.case)
     };
-    (case.run)(&Server::new(ticket, target)?)
+    (case.run)(&Server::new(ticket, target)?)?;
+    ensure!(rdma::was_given(), "the server gave no queue pair, however often it was asked");
+    Ok(())
 }
 
 /// What a case works with.
@@ -66,7 +69,7 @@ impl Server {
     pub fn terms(&self) -> Outcome<Terms> {
         let mut nonce = [0; 32];
         match getrandom::fill(&mut nonce) {
-            Ok(()) => Ok(Terms::new(nonce)),
+            Ok(()) => Ok(Terms { rdma: self.target.rdma, ..Terms::new(nonce) }),
             Err(error) => fail!("the system gives no random bytes: {error}"),
         }
     }

@@ -1,6 +1,8 @@
 //! What the tests of the suites share: compiled backends, and runs of the binary.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub mod memkv;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
