@@ -1,8 +1,6 @@
 //! `memkv drive`, and drives that fail under a server: what people and scripts are told, and that the rest is served.
 #![cfg(target_os = "linux")]
 
-#[path = "support/loops.rs"]
-mod loops;
 mod support;
 
 use std::fs::{self, File};
@@ -11,9 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use loops::loops;
 use memkv_wire::Status;
 use serde_json::Value;
+use support::loops::loops;
 use support::{Client, KEY, Mode, Server, bytes, command, log};
 
 /// On a file system that takes direct I/O, which a temporary one may not.

@@ -1,5 +1,5 @@
-//! Every operation against the real binary, in file and in memory mode, over TCP, over the local socket, and where there is a device over
-//! RDMA, from one body of tests.
+//! Every operation against the real binary, in every storage mode, over TCP, over the local socket, and where there is a device over RDMA, from
+//! one body of tests.
 
 mod support;
 
@@ -19,6 +19,10 @@ macro_rules! in_all_ways {
             $(#[tokio::test] async fn $name() { super::$name((super::Mode::File, super::Wire::Local)).await; })*
         }
         #[cfg(target_os = "linux")]
+        mod direct {
+            $(#[tokio::test] async fn $name() { super::$name((super::Mode::Direct, super::Wire::Local)).await; })*
+        }
+        #[cfg(target_os = "linux")]
         mod over_rdma {
             $(#[tokio::test] async fn $name() {
                 let test = concat!("over_rdma::", stringify!($name));
@@ -35,12 +39,13 @@ macro_rules! in_all_ways {
     };
 }
 
-/// Both modes over RDMA, where there is a device; elsewhere the test says that it is skipped.
+/// All kinds of storage over RDMA, where there is a device; elsewhere the test says that it is skipped.
 #[cfg(target_os = "linux")]
 async fn in_the_guest(test: &str, wire: Wire, run: impl AsyncFn((Mode, Wire))) {
     if rdma::device(test).is_some() {
         run((Mode::File, wire)).await;
         run((Mode::Memory, wire)).await;
+        run((Mode::Block, wire)).await;
     }
 }
 
@@ -58,7 +63,7 @@ in_all_ways!(
 );
 
 async fn begin(how: (Mode, Wire)) -> (tempfile::TempDir, Server, Client) {
-    let (directory, path) = directory();
+    let (directory, path) = how.0.directory();
     let server = Server::start_for(how.1, how.0, &path);
     let client = Client::connect_over(how.1, &server.address, 1).await;
     (directory, server, client)

@@ -1,8 +1,6 @@
 //! `memkv setup`: which drives it takes, which it refuses, and what it leaves behind.
 #![cfg(target_os = "linux")]
 
-#[path = "support/loops.rs"]
-mod loops;
 mod support;
 
 use std::fs;
@@ -11,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Output;
 
-use loops::loops;
 use memkv_wire::Status;
+use support::loops::loops;
 use support::{Client, KEY, Server, bytes, command, log};
 
 /// On a file system that takes direct I/O, which a temporary one may not.

@@ -14,6 +14,9 @@ pub struct Counters {
     pub connections_closed_by_fault: u64,
     pub frames_received: u64,
     pub frames_sent: u64,
+    /// Of those received and sent, the ones that RDMA moved one-sided.
+    pub bytes_fetched: u64,
+    pub bytes_put: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub requests: u64,
@@ -37,8 +40,10 @@ pub struct Counters {
 
 impl Counters {
     /// In the order of their names.
-    pub fn list(&self) -> [(&'static str, u64); 26] {
+    pub fn list(&self) -> [(&'static str, u64); 28] {
         [
+            ("bytes_fetched", self.bytes_fetched),
+            ("bytes_put", self.bytes_put),
             ("bytes_received", self.bytes_received),
             ("bytes_sent", self.bytes_sent),
             ("checksum_mismatches", self.checksum_mismatches),

@@ -389,6 +389,8 @@ impl Intake<'_> {
         let request = Request::decode(&message)?;
         let size_bytes = (control.len() + payload.len() + bytes.len()) as u64;
         let fetched = Fetched { one_sided, pieces: &fetched };
+        let fetched_bytes = bytes.len() as u64;
+        self.shell.with_service(|service, _| service.counters_mut().bytes_fetched += fetched_bytes);
         let cut = payload::split_with(&request, &payload, &fetched, bytes, &mut self.pieces);
         let input = Frame {
             request_id,
@@ -462,7 +464,8 @@ async fn send_all(
             pushed.payload_size_bytes += frame.payload_size_bytes();
             #[cfg(target_os = "linux")]
             if let (Some(one_sided), false) = (link.regions.one_sided(), frame.beside.is_empty()) {
-                one_sided.put(&link.regions, &frame.beside).map_err(TransportError::from)?;
+                let put_bytes = one_sided.put(&link.regions, &frame.beside).map_err(TransportError::from)?;
+                shell.with_service(|service, _| service.counters_mut().bytes_put += put_bytes);
             }
             writer.push(frame)?;
         }

@@ -98,16 +98,18 @@ impl OneSided {
     }
 
     /// Begins to put what goes beside a frame in the client's memory. What has no place there any more is left out: the client finds that its MAC
-    /// does not hold.
-    pub fn put(&self, regions: &Regions, beside: &[Beside]) -> Result<(), RdmaError> {
+    /// does not hold. Answers how many bytes are on their way.
+    pub fn put(&self, regions: &Regions, beside: &[Beside]) -> Result<u64, RdmaError> {
+        let mut put_bytes = 0;
         for Beside { bytes, to, .. } in beside {
             let Some(to) = to else { continue };
             if let Some(remote) = regions.remote(to.region, to.offset, bytes.len()) {
                 let place = RemotePlace { address: remote.address, key: remote.key };
                 self.transfers.put(bytes.clone(), place)?;
+                put_bytes += bytes.len() as u64;
             }
         }
-        Ok(())
+        Ok(put_bytes)
     }
 }
 

@@ -17,6 +17,9 @@ use memkv_transport::tcp::{self, Reader, Writer};
 use memkv_wire::mac::Key;
 use memkv_wire::*;
 
+use self::loops::Loop;
+
+pub mod loops;
 #[cfg(target_os = "linux")]
 pub mod rdma;
 
@@ -29,7 +32,29 @@ pub const RDMA: &str = "rdma: {}\n";
 pub enum Mode {
     File,
     Memory,
+    /// Past the page cache, on two files in place of drives.
+    Direct,
+    /// Past the page cache, on two loop devices.
+    Block,
 }
+
+impl Mode {
+    /// A directory in which a server can have its store: for direct I/O not a temporary one, which may not take any.
+    pub fn directory(self) -> (tempfile::TempDir, PathBuf) {
+        match self {
+            Mode::Direct => {
+                let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+                let path = directory.path().to_owned();
+                (directory, path)
+            }
+            Mode::File | Mode::Memory | Mode::Block => directory(),
+        }
+    }
+}
+
+/// The drives that stores of tests have in direct mode.
+const DRIVES: usize = 2;
+const DRIVE_MIB: u64 = 128;
 
 /// How a client and a server are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +75,8 @@ pub struct Server {
     pub address: String,
     /// What it printed after its address.
     pub exports: Vec<String>,
+    /// Under its store.
+    drives: Vec<Loop>,
 }
 
 pub fn command() -> Command {
@@ -73,17 +100,27 @@ impl Server {
 
     pub fn start_with(mode: Mode, data: &Path, key: &str, more: &str) -> Server {
         let config = data.join("config.yaml");
+        let mut drives = Vec::new();
         let storage = match mode {
             Mode::File => {
-                format!("  mode: file\n  path: {}\n  capacity: 512MiB\n", data.join("data").display())
+                let path = data.join("data");
+                format!("storage:\n  mode: file\n  path: {}\n  capacity: 512MiB\n", path.display())
             }
-            Mode::Memory => "  mode: memory\n  capacity: 256MiB\n".to_owned(),
+            Mode::Memory => "storage:\n  mode: memory\n  capacity: 256MiB\n".to_owned(),
+            Mode::Direct => setup(data, (0..DRIVES).map(|n| file(data, n)).collect()),
+            Mode::Block => {
+                let attach = |n| Loop::attach(data, &format!("drive-{n}"), DRIVE_MIB).unwrap();
+                drives = (0..DRIVES).map(attach).collect();
+                setup(data, drives.iter().map(|drive| drive.path.clone()).collect())
+            }
         };
-        std::fs::write(&config, format!("{more}storage:\n{storage}")).unwrap();
+        std::fs::write(&config, format!("{more}{storage}")).unwrap();
         let mut command = command();
         command.env("MEMKV_AUTH_KEY", key).arg("start").arg("--config").arg(&config);
         command.arg("--listen").arg("127.0.0.1:0").arg("--log-file").arg(data.join("memkv.log"));
-        Server::spawn(command)
+        let mut server = Server::spawn(command);
+        server.drives = drives;
+        server
     }
 
     pub fn spawn(mut command: Command) -> Server {
@@ -105,7 +142,7 @@ impl Server {
             }
         }
         let address = address.unwrap_or_else(|| panic!("the server did not start: {:?}", child.wait()));
-        Server { child, stdout, address, exports }
+        Server { child, stdout, address, exports, drives: Vec::new() }
     }
 
     pub fn kill(mut self) {
@@ -141,6 +178,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A file in the place of a drive.
+fn file(data: &Path, number: usize) -> PathBuf {
+    let path = data.join(format!("drive-{number}"));
+    std::fs::File::create(&path).unwrap().set_len(DRIVE_MIB << 20).unwrap();
+    path
+}
+
+/// Makes drives a store; the configuration that `memkv setup` prints for it.
+fn setup(data: &Path, drives: Vec<PathBuf>) -> String {
+    let names: Vec<&str> = drives.iter().map(|drive| drive.to_str().unwrap()).collect();
+    let mut command = command();
+    command.arg("setup").arg("--data").arg(data.join("data")).args(["--drives", &names.join(",")]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 pub fn log(data: &Path) -> String {
