@@ -51,6 +51,29 @@ fn a_session_in_memkv_survives() {
     for_each_case("a_session_in_memkv_survives", || Box::new(Memkv::new()));
 }
 
+/// The engine's bytes go from its memory to the server's and back without a frame, but for chunks that are too short for that.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_session_over_rdma_survives() {
+    let test = "a_session_over_rdma_survives";
+    if !fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some()) {
+        return support::skip(test, "no RDMA device here, `cargo xtask test --rdma` makes one");
+    }
+    let Some(example) = example(test) else { return };
+    for case in &CASES[..2] {
+        let mut world = World::new(&example, case, Box::new(Memkv::over_rdma()));
+        world.save_and_die();
+        let [fetched_bytes, _] = world.backend.moved_by_rdma_bytes();
+        world.save_again_and_share();
+        world.backend.crash();
+        world.restore_and_compare();
+        let [_, put_bytes] = world.backend.moved_by_rdma_bytes();
+        let long = case.window == "64";
+        assert_eq!((fetched_bytes > 0, put_bytes > 0), (long, long), "{fetched_bytes} and {put_bytes} bytes");
+        world.change_one_byte();
+    }
+}
+
 //= MKV-MAN-5 test
 /// MemKV reads manifests of its own format: one that names a chunk nobody put is not published.
 #[test]

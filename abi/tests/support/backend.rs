@@ -19,6 +19,10 @@ pub trait Backend {
     fn chunks_stored(&self) -> u64;
     /// Ends the store's process, if it has one, without warning, and starts it again on what is left.
     fn crash(&mut self);
+    /// Bytes that the store's process fetched from, and put into, memory of its clients over RDMA, since it was started.
+    fn moved_by_rdma_bytes(&self) -> [u64; 2] {
+        [0, 0]
+    }
 
     fn configure(&self, command: &mut Command) {
         command.envs(self.environment());
@@ -73,13 +77,33 @@ impl Backend for Directory {
 pub struct Memkv {
     data: TempDir,
     server: Server,
+    transport: &'static str,
 }
 
 impl Memkv {
     pub fn new() -> Self {
+        Memkv::configured("", "auto")
+    }
+
+    /// With the first RDMA device of this host, and consumers that use nothing else.
+    pub fn over_rdma() -> Self {
+        Memkv::configured("rdma: {}\n", "rdma")
+    }
+
+    fn configured(document: &str, transport: &'static str) -> Self {
         let data = TempDir::new().expect("a temporary directory");
+        fs::write(data.path().join("config.yaml"), document).expect("a configuration");
         let server = Server::start(data.path(), "127.0.0.1:0");
-        Memkv { data, server }
+        Memkv { data, server, transport }
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let key = Key::from_hex(&self.server.key).expect("the server printed a key");
+        let config = Config::new(&self.uri(), key).expect("the uri is good");
+        let client = Client::connect(config).expect("the server is there");
+        let counters = client.stats(name).expect("the server answers");
+        let [(_, count)] = counters.as_slice() else { panic!("one counter, not {counters:?}") };
+        *count
     }
 }
 
@@ -88,6 +112,7 @@ impl Backend for Memkv {
         vec![
             ("KV_STORE_LIBRARY_PATH", super::programs().display().to_string()),
             ("MEMKV_AUTH_KEY", self.server.key.clone()),
+            ("MEMKV_TRANSPORT", self.transport.to_owned()),
         ]
     }
 
@@ -100,12 +125,11 @@ impl Backend for Memkv {
     }
 
     fn chunks_stored(&self) -> u64 {
-        let key = Key::from_hex(&self.server.key).expect("the server printed a key");
-        let config = Config::new(&self.uri(), key).expect("the uri is good");
-        let client = Client::connect(config).expect("the server is there");
-        let counters = client.stats("values_stored").expect("the server answers");
-        let [(_, count)] = counters.as_slice() else { panic!("one counter, not {counters:?}") };
-        *count
+        self.counter("values_stored")
+    }
+
+    fn moved_by_rdma_bytes(&self) -> [u64; 2] {
+        ["bytes_fetched", "bytes_put"].map(|name| self.counter(name))
     }
 
     fn crash(&mut self) {
@@ -125,6 +149,7 @@ impl Server {
     fn start(data: &Path, listen: &str) -> Self {
         let mut command = Command::new(super::programs().join("memkv"));
         command.arg("start").arg("--data").arg(data.join("data")).args(["--listen", listen]);
+        command.arg("--config").arg(data.join("config.yaml"));
         command.arg("--log-file").arg(data.join("log")).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut lines = BufReader::new(process.stdout.take().expect("stdout is a pipe")).lines();
