@@ -6,9 +6,10 @@
 //! A test that cannot run here prints a line `MEMKV-SKIP <name> <reason>` on stdout and returns. It then counts as
 //! skipped, not as passed. A test that prints the line and fails is failed.
 //!
-//! Tests that need an RDMA device have `rdma` in their names and skip where there is none. `--rdma` runs them alone, in the guest of
+//! Tests that need an RDMA device have `rdma` in their names and skip where there is none. `--rdma` runs them alone, in guests of
 //! `tools/rdma`, where none may skip for that.
 
+mod rdma;
 mod sanitized;
 mod tally;
 
@@ -66,18 +67,10 @@ struct Ended {
     elapsed: Duration,
 }
 
-/// The packages with tests that need an RDMA device, the targets they are in, and what their names contain there.
-const RDMA: &[(&str, &str, &str)] = &[
-    ("memkv-transport", "rdma", ""),
-    ("memkv-server", "operations", "over_rdma"),
-    ("memkv-server", "rdma", ""),
-    ("kv-store-memkv", "plugin", "rdma"),
-];
-
 /// Whether no test failed.
 pub fn run(options: &Options) -> Result<bool> {
     if options.rdma {
-        return run_rdma(options);
+        return rdma::run(options);
     }
     if options.sanitize {
         return sanitized::run(options);
@@ -108,32 +101,6 @@ fn conclude(total: &Tally) -> bool {
     }
     println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skips.len());
     total.failures.is_empty()
-}
-
-fn run_rdma(options: &Options) -> Result<bool> {
-    let guest = shell::root().join("tools/rdma/guest");
-    shell::run(Command::new(&guest).arg("--prepare"))?;
-    // All of them, as for any other run: then nothing is built twice.
-    let selection = selection(&[], options.release)?;
-    shell::run(shell::cargo().arg("build").args(&selection))?;
-    let binaries = build(&selection)?;
-    let mut total = Tally::default();
-    for (package, target, names) in RDMA {
-        let name = format!("{package}::{target}");
-        let binary = binaries.iter().find(|binary| binary.name == name);
-        let binary = binary.with_context(|| format!("there are no tests {name}"))?;
-        let mut command = Command::new(&guest);
-        command.arg(&binary.executable);
-        surround(&mut command, binary);
-        command.args(["--color", "never", "--show-output", names]);
-        let ended = announced(&format!("{name} (rdma)"), command, options)?;
-        let mut tally = Tally::of_binary(&name, &ended.output, succeeded(&ended));
-        // A device was promised.
-        let skips = tally.skips.drain(..).map(|skip| format!("{}: skipped: {}", skip.test, skip.reason));
-        tally.failures.extend(skips);
-        total.add(report(tally, &ended, options));
-    }
-    Ok(conclude(&total))
 }
 
 /// What cargo is told about packages (none: all of them), features and the profile.
