@@ -4,6 +4,7 @@
 //! - [`endpoint`]: the byte stream over a queue pair, which [`crate::net`] makes a connection's halves of;
 //! - [`connect`], [`accept`] and [`Offer`]: how two sides come to have one;
 //! - [`OneSided`]: bytes between the memory of both sides, beside the stream;
+//! - [`bare`]: verbs without any of that, for measurements;
 //! - `memory`, `queue_pair`, `transfer` and `sys`: the verbs themselves.
 //!
 //! The library is loaded when the first device is opened; where there is none, that is an error and nothing else changes. What a queue
@@ -11,6 +12,7 @@
 //!
 //! Reliable connections over Ethernet alone: InfiniBand's own links address by other means, and iWARP has no immediate data.
 
+pub mod bare;
 pub mod device;
 pub mod endpoint;
 mod memory;

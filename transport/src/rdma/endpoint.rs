@@ -85,8 +85,8 @@ impl Prepared {
 
     /// Registers its memory and posts its receives.
     pub fn receive(self) -> Result<Endpoint, RdmaError> {
-        let receive = Ring::new(&self.device, MESSAGES_MAX + GRANTS_MAX, SLOT_SIZE_BYTES)?;
-        let send = Ring::new(&self.device, MESSAGES_MAX, SLOT_SIZE_BYTES)?;
+        let receive = Ring::new(&self.device, MESSAGES_MAX + GRANTS_MAX, SLOT_SIZE_BYTES, Reach::Own)?;
+        let send = Ring::new(&self.device, MESSAGES_MAX, SLOT_SIZE_BYTES, Reach::Own)?;
         let shared = Shared {
             pair: self.pair,
             state: Mutex::new(State {

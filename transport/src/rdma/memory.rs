@@ -161,25 +161,46 @@ pub(super) struct Ring {
 
 // SAFETY: it owns its memory, which any thread may use and free.
 unsafe impl Send for Ring {}
+// SAFETY: a shared reference leads to the memory only through a call whose caller promises that nobody writes it.
+unsafe impl Sync for Ring {}
 
 impl Ring {
-    pub fn new(device: &Arc<Device>, slots: usize, slot_size_bytes: usize) -> Result<Ring, RdmaError> {
+    pub fn new(
+        device: &Arc<Device>,
+        slots: usize,
+        slot_size_bytes: usize,
+        reach: Reach,
+    ) -> Result<Ring, RdmaError> {
         let layout = Layout::from_size_align(slots * slot_size_bytes, 4096);
         let layout = layout.expect("a few slots of some pages");
         // SAFETY: the layout's size is not zero.
         let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
         let mut ring = Ring { registration: None, base, layout, slot_size_bytes };
         // SAFETY: the memory is freed after the registration, by `drop`; nobody has a reference to a slot that is posted.
-        let registration = unsafe { Registration::new(device, base, layout.size(), Reach::Own) };
+        let registration = unsafe { Registration::new(device, base, layout.size(), reach) };
         ring.registration = Some(registration?);
         Ok(ring)
+    }
+
+    pub fn slot_size_bytes(&self) -> usize {
+        self.slot_size_bytes
     }
 
     /// What a work request says of the beginning of a slot.
     pub fn entry(&self, slot: usize, length: usize) -> ibv_sge {
         assert!(length <= self.slot_size_bytes);
+        self.registration().entry(slot * self.slot_size_bytes, length)
+    }
+
+    /// What a peer says of a slot.
+    pub fn place(&self, slot: usize) -> RemotePlace {
+        let RemotePlace { address, key } = self.registration().place();
+        RemotePlace { address: address + (slot * self.slot_size_bytes) as u64, key }
+    }
+
+    fn registration(&self) -> &Registration {
         match &self.registration {
-            Some(registration) => registration.entry(slot * self.slot_size_bytes, length),
+            Some(registration) => registration,
             None => unreachable!("a ring is registered before anyone has it"),
         }
     }
