@@ -5,7 +5,7 @@
 //! - [`connect`], [`accept`] and [`Offer`]: how two sides come to have one;
 //! - [`OneSided`]: bytes between the memory of both sides, beside the stream;
 //! - [`bare`]: verbs without any of that, for measurements;
-//! - `memory`, `queue_pair`, `transfer` and `sys`: the verbs themselves.
+//! - `memory`, `queue_pair`, `pump`, `transfer` and `sys`: the verbs themselves.
 //!
 //! The library is loaded when the first device is opened; where there is none, that is an error and nothing else changes. What a queue
 //! pair needs to know of its peer rides in `Connect` and its reply ([`crate::session`]).
@@ -16,6 +16,7 @@ pub mod bare;
 pub mod device;
 pub mod endpoint;
 mod memory;
+mod pump;
 mod queue_pair;
 mod setup;
 mod sys;

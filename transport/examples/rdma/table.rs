@@ -101,7 +101,8 @@ struct Line {
 }
 
 fn lines() -> Vec<Line> {
-    let line = |what, name: &str, base, peer| Line { what, name: name.to_owned(), base, peer, found: Vec::new() };
+    let line =
+        |what, name: &str, base, peer| Line { what, name: name.to_owned(), base, peer, found: Vec::new() };
     let mut lines = vec![
         line(What::BareTasks, "round trip, verbs alone, two tasks", None, None),
         line(What::BareThreads, "round trip, verbs alone, two threads that block", Some(0), None),

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::RdmaError;
 use super::device::Device;
 use super::memory::{Reach, RemotePlace, Ring};
 use super::queue_pair::{Depth, QueuePair, Request, Verb};
 use super::sys::ibv_wc;
-use super::RdmaError;
 
 /// Requests of each queue.
 const REQUESTS_MAX: u32 = 64;

@@ -17,13 +17,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,6 +29,7 @@ use tokio::task::AbortHandle;
 
 use super::device::Device;
 use super::memory::{Memory, Reach, RemotePlace, Ring};
+use super::pump;
 use super::queue_pair::{CHAIN_MAX, Completion, Depth, QueuePair, Verb};
 use super::sys::{ibv_sge, ibv_wc};
 use super::transfer::{Part, Posted, Progress, SendQueue, TRANSFERS_MAX};
@@ -42,8 +41,8 @@ use crate::session::QueuePairIdentity;
 pub const MESSAGES_MAX: usize = 32;
 /// The bytes of one message.
 pub const SLOT_SIZE_BYTES: usize = 16 * 1024;
-/// Empty messages that may be on their way. Two are enough: a grant of half of the messages follows only on as many messages, and those
-/// that were sent for an earlier grant tell that it came.
+/// Empty messages that may be on their way. Two are enough for granting: a grant of half of the messages follows only on as many messages, and
+/// those that were sent for an earlier grant tell that it came. One more is kept for the end.
 const GRANTS_MAX: usize = 4;
 /// So many receives are granted together.
 const GRANT_BATCH: u32 = MESSAGES_MAX as u32 / 2;
@@ -154,10 +153,7 @@ impl Endpoint {
     ) -> io::Result<(ReadHalf, WriteHalf)> {
         (self.shared.memory, self.shared.place) = (memory, place);
         let shared = Arc::new(self.shared);
-        let events = Events(Arc::clone(&shared));
-        // SAFETY: the channel's file is open, and stays the same one, for as long as `events` holds the queue pair.
-        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
-        let pump = tokio::spawn(pump(events)).abort_handle();
+        let pump = pump::spawn(Arc::clone(&shared))?;
         let life = Arc::new(Life { shared, pump });
         let (read, write) = socket.into_split();
         Ok((ReadHalf { life: Arc::clone(&life), socket: read }, WriteHalf { life, socket: Some(write) }))
@@ -178,61 +174,14 @@ impl Drop for Life {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     /// Before the memory that it uses.
-    pair: QueuePair,
+    pub pair: QueuePair,
     /// Before the memory that its transfers use.
     state: Mutex<State>,
     memory: Option<Arc<Memory>>,
     /// Given up last.
     place: Option<OwnedSemaphorePermit>,
-}
-
-/// What wakes the pump.
-#[derive(Debug)]
-struct Events(Arc<Shared>);
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl AsFd for Events {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.pair.as_fd()
-    }
-}
-
-/// Takes completions as events tell of them.
-async fn pump(events: AsyncFd<Events>) {
-    let shared = &events.get_ref().0;
-    let ended: Result<(), PumpError> = async {
-        shared.pair.arm()?;
-        // What came before events were asked for has none.
-        shared.advance();
-        loop {
-            let mut ready = events.readable().await?;
-            if !shared.pair.take_event()? {
-                ready.clear_ready();
-                continue;
-            }
-            shared.pair.arm()?;
-            shared.advance();
-        }
-    }
-    .await;
-    if ended.is_err() {
-        shared.lose_events();
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum PumpError {
-    #[error(transparent)]
-    Rdma(#[from] RdmaError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
 }
 
 /// Why nothing more is sent or received.
@@ -302,16 +251,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes every completion that is there.
-    fn advance(&self) {
+    /// Takes every completion that is there; whether there was one.
+    pub fn advance(&self) -> bool {
         let mut state = self.lock();
-        state.advance(&self.pair);
-        let (halves, transfers) = state.wakers();
-        drop(state);
-        halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
+        let came = state.advance(&self.pair);
+        if came {
+            let (halves, transfers) = state.wakers();
+            drop(state);
+            halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
+        }
+        came
     }
 
-    fn lose_events(&self) {
+    pub fn lose_events(&self) {
         let mut state = self.lock();
         state.failure.get_or_insert(Failure::Events);
         let (halves, transfers) = state.wakers();
@@ -339,24 +291,29 @@ impl State {
         self.free.len() == MESSAGES_MAX
     }
 
-    fn advance(&mut self, pair: &QueuePair) {
-        let mut space = [ibv_wc::default(); COMPLETIONS_MAX];
+    fn advance(&mut self, pair: &QueuePair) -> bool {
+        let (mut space, mut came) = ([ibv_wc::default(); COMPLETIONS_MAX], false);
         loop {
             let taken = match pair.poll(&mut space) {
                 Ok(completions) => completions.map(|completion| self.complete(pair, completion)).count(),
                 Err(_) => {
                     self.failure.get_or_insert(Failure::Events);
-                    return;
+                    return true;
                 }
             };
+            came |= taken > 0;
             if taken < COMPLETIONS_MAX {
                 break;
             }
+        }
+        if !came {
+            return false;
         }
         if self.queue.waiting() > 0 {
             self.post(pair, None);
         }
         self.grant(pair);
+        true
     }
 
     fn complete(&mut self, pair: &QueuePair, completion: Completion) {
@@ -392,10 +349,21 @@ impl State {
     /// Tells the peer of receives, when there are enough of them to tell of.
     //= MKV-RDMA-2
     fn grant(&mut self, pair: &QueuePair) {
-        let may = self.grants_left > 0 && (self.grants_in_flight as usize) < GRANTS_MAX;
+        let may = self.grants_left > 1 && (self.grants_in_flight as usize) < GRANTS_MAX - 1;
         if self.receives_due < GRANT_BATCH || !may || self.failure.is_some() {
             return;
         }
+        self.send_empty(pair);
+    }
+
+    /// An empty message has a completion, which tells of all before it, too: the last one is that of the end.
+    fn conclude(&mut self, pair: &QueuePair) {
+        if self.queue.is_quiet() && self.grants_left > 0 && self.failure.is_none() {
+            self.send_empty(pair);
+        }
+    }
+
+    fn send_empty(&mut self, pair: &QueuePair) {
         let immediate = self.take_grant().to_immediate();
         self.grants_left -= 1;
         self.grants_in_flight += 1;
@@ -648,6 +616,7 @@ impl AsyncWrite for WriteHalf {
         let half = self.get_mut();
         {
             let mut state = half.life.shared.lock();
+            state.conclude(&half.life.shared.pair);
             if state.failure.is_none() && !state.is_sent() {
                 state.writer = Some(context.waker().clone());
                 return Poll::Pending;

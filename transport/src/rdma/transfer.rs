@@ -28,6 +28,8 @@ use crate::buf::{Buf, BufMut};
 pub(super) const TRANSFERS_MAX: usize = 64;
 /// One of so many transfers to the peer has a completion of its own, when no message follows that has.
 const UNSIGNALED_MAX: usize = TRANSFERS_MAX / 4;
+/// One of so many messages has a completion of its own, when nothing before it holds a payload's memory: a slot can wait.
+const QUIET_MAX: usize = 8;
 
 /// Bytes of a peer's memory, and where in a buffer they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +92,9 @@ pub(super) struct SendQueue {
     posted_count: u64,
     /// Transfers in `posted`.
     under_way: usize,
-    /// Requests at the end of `posted` without a completion of their own.
+    /// Transfers after the last request that has a completion of its own, and messages.
     unsignaled: usize,
+    quiet: usize,
     batches: Vec<Option<Batch>>,
     free: Vec<usize>,
     woken: Vec<Waker>,
@@ -204,8 +207,8 @@ impl SendQueue {
             }
             let more = !self.queued.is_empty() && self.under_way < TRANSFERS_MAX;
             if !more && let Some((posted, verb, memory)) = message.take() {
-                chain.push(Request { id: self.number(), verb, memory, signaled: true });
-                self.unsignaled = 0;
+                let signaled = self.is_signaled(&posted);
+                chain.push(Request { id: self.number(), verb, memory, signaled });
                 self.posted.push_back(posted);
             }
             if chain.is_empty() {
@@ -216,10 +219,24 @@ impl SendQueue {
         }
     }
 
+    /// Whether a message that is posted now has a completion of its own. Grants have, for there are few of them at a time.
+    fn is_signaled(&mut self, posted: &Posted) -> bool {
+        let waits = matches!(posted, Posted::Message { .. }) && self.unsignaled == 0;
+        let signaled = !waits || self.quiet + 1 >= QUIET_MAX;
+        (self.unsignaled, self.quiet) = (0, if signaled { 0 } else { self.quiet + 1 });
+        signaled
+    }
+
+    /// Whether messages were posted whose end no completion will tell of before another request is posted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet > 0
+    }
+
     fn begin(&mut self, queued: &Queued) -> Request {
         let id = self.number();
         let signaled = queued.awaited || self.unsignaled + 1 >= UNSIGNALED_MAX;
         self.unsignaled = if signaled { 0 } else { self.unsignaled + 1 };
+        self.quiet = if signaled { 0 } else { self.quiet };
         self.posted.push_back(Posted::Transfer { batch: queued.batch });
         self.posted_count += 1;
         self.under_way += 1;

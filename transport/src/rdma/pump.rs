@@ -1,0 +1,102 @@
+//! The task that takes a queue pair's completions as events tell of them, and wakes whoever waited for what they are of.
+//!
+//! Invariants: an event is asked for only when the one before was taken, so that the channel never holds more than one; completions are looked
+//! for after asking, for those that came before have no event. It ends with the last half of the connection.
+
+#![expect(unsafe_code, reason = "waits for a file that libibverbs owns")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+
+use super::RdmaError;
+use super::endpoint::Shared;
+
+/// Looks for completions that found none, after which an event is waited for.
+const LOOKS_MAX: u32 = 2;
+/// Where looking found none, it is tried again after so many events.
+const MISSES_A_TRY: u32 = 64;
+
+/// Begins to take completions. Must be called inside a runtime.
+pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<AbortHandle> {
+    // SAFETY: the channel's file is open, and stays the same one, for as long as `Events` holds the queue pair.
+    let events = unsafe { AsyncFd::register_with_interest(Events(shared), Interest::READABLE) }?;
+    Ok(tokio::spawn(run(events)).abort_handle())
+}
+
+/// What wakes the pump.
+#[derive(Debug)]
+struct Events(Arc<Shared>);
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.pair.as_fd()
+    }
+}
+
+/// Takes completions as events tell of them.
+async fn run(events: AsyncFd<Events>) {
+    let shared = &events.get_ref().0;
+    let mut patience = Patience::default();
+    let ended: Result<(), PumpError> = async {
+        loop {
+            shared.pair.arm()?;
+            // What came before events were asked for has none.
+            shared.advance();
+            let mut ready = events.readable().await?;
+            // There is one event, and no other before the next is asked for: it need not be looked for until the file says that there is none.
+            shared.pair.take_event()?;
+            ready.clear_ready();
+            shared.advance();
+            patience.linger(shared).await;
+        }
+    }
+    .await;
+    if ended.is_err() {
+        shared.lose_events();
+    }
+}
+
+/// Whether completions are looked for before an event is asked for and waited for. An event costs three system calls, a look costs one, and others
+/// have their turn before it; but where a peer needs longer than that to answer, looking finds nothing.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Events after which looking found nothing, one after another.
+    misses: u32,
+}
+
+impl Patience {
+    /// Takes what comes while others have their turn.
+    async fn linger(&mut self, shared: &Shared) {
+        if !self.misses.is_multiple_of(MISSES_A_TRY) {
+            self.misses = self.misses.wrapping_add(1);
+            return;
+        }
+        let (mut looks, mut found) = (0, false);
+        while looks < LOOKS_MAX {
+            tokio::task::yield_now().await;
+            let came = shared.advance();
+            looks = if came { 0 } else { looks + 1 };
+            found |= came;
+        }
+        self.misses = if found { 0 } else { self.misses.wrapping_add(1) };
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PumpError {
+    #[error(transparent)]
+    Rdma(#[from] RdmaError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
