@@ -211,6 +211,14 @@ pub enum ConnectionError {
         "no RDMA: look for a device here with `ibv_devices`, and for the server's `rdma` settings; MEMKV_TRANSPORT=auto goes on over TCP"
     )]
     NoRdma,
+    /// The configuration names an RDMA device that is not there.
+    #[error("there is no RDMA device {wanted} here{}", Found(.found))]
+    NoRdmaDevice {
+        /// What is named and not there.
+        wanted: Box<str>,
+        /// What is there.
+        found: Vec<String>,
+    },
     /// This process may not lock the memory that a queue pair needs.
     #[error("memory cannot be registered for RDMA: raise the limit of locked memory (ulimit -l)")]
     RdmaMemory,
@@ -305,6 +313,17 @@ impl std::fmt::Display for Detail<'_> {
         match self.0 {
             "" => Ok(()),
             detail => write!(f, " ({detail})"),
+        }
+    }
+}
+
+struct Found<'a>(&'a [String]);
+
+impl std::fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            [] => f.write_str(": there is none at all"),
+            names => write!(f, "; there are: {}", names.join(", ")),
         }
     }
 }

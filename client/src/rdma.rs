@@ -113,10 +113,7 @@ impl Rdma {
             let pools = (send.clone(), receive.clone());
             let opened = tokio::task::spawn_blocking(move || open(&names, &pools, size_bytes)).await;
             let opened = opened.map_err(|_| ConnectionError::Local)?;
-            let opened = opened.map_err(|error| {
-                tracing::debug!(%error, "no RDMA device");
-                ConnectionError::NoRdma
-            })?;
+            let opened = opened.map_err(|error| no_device(&error, &config.rdma_devices))?;
             let mut state = self.lock();
             if state.devices.is_empty() {
                 state.devices = opened;
@@ -131,6 +128,16 @@ impl Rdma {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no device to use, in terms of the names in the configuration.
+fn no_device(error: &RdmaError, names: &[String]) -> ConnectionError {
+    tracing::debug!(%error, "no RDMA device");
+    let found = rdma::device::names();
+    match names.iter().find(|name| !found.contains(name)) {
+        Some(wanted) => ConnectionError::NoRdmaDevice { wanted: wanted.as_str().into(), found },
+        None => ConnectionError::NoRdma,
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use memkv_transport::rdma::Device;
+use memkv_transport::rdma::{Device, Selection};
 use memkv_wire::*;
 use support::*;
 use tokio::sync::{Mutex, MutexGuard};
@@ -376,7 +376,7 @@ async fn too_little_memory_may_be_locked() {
     };
     drop(server);
     let before = resources();
-    let server = start_confined(directory.path());
+    let server = start_confined(directory.path(), 64 << 10);
     // It is set up, and then closed by the server.
     let mut refused = rdma::connect_on(&device, &server.address, 1).await.unwrap();
     assert!(refused.next().await.is_none());
@@ -390,12 +390,73 @@ async fn too_little_memory_may_be_locked() {
     settle(&server, before).await;
 }
 
-/// A server that is not allowed to lock memory, though it is root's.
-fn start_confined(data: &Path) -> Server {
+/// What may be locked is enough for queue pairs, and not for the memory that one-sided transfers need.
+#[tokio::test]
+async fn too_little_memory_for_one_sided_transfers() {
+    let test = "too_little_memory_for_one_sided_transfers";
+    let Some((_turn, device, directory, server)) = begin(test).await else { return };
+    drop(server);
+    let before = resources();
+    let server = start_confined(directory.path(), 32 << 20);
+    assert!(log(directory.path()).contains("bytes go with the frames"));
+    let (mut client, registered) =
+        rdma::connect_reachable(&device, &server.address, 1, MEMORY_BYTES).await.unwrap();
+    assert_eq!(rdma::register(&mut client, &[(1, registered)]).await, Status::Unsupported);
+    client.memory = None;
+    let value = bytes(1, 2 * BLOCK);
+    assert_eq!(client.write(b"k", &value).await, Status::Ok);
+    assert!(client.read(b"k", 0, 0).await.as_deref() == Ok(&value[..]));
+    assert_eq!((client.stat("bytes_fetched").await, client.stat("bytes_put").await), (0, 0));
+    drop(client);
+    settle(&server, before).await;
+}
+
+/// A server whose device has another address than the one that its client's device has.
+#[tokio::test]
+async fn addresses_of_two_networks_reach_each_other() {
+    let test = "addresses_of_two_networks_reach_each_other";
+    let Some((_turn, device, directory, server)) = begin(test).await else { return };
+    drop(server);
+    let subnet = |text: &str| Some(text.parse().unwrap());
+    let other = Device::open(&Selection { subnet: subnet("10.78.0.0/24"), ..Selection::default() });
+    let Ok(other) = other else {
+        return println!("MEMKV-SKIP {test} no RDMA device with an address in 10.78.0.0/24 here");
+    };
+    assert_ne!(other.gid(), device.gid());
+    let server = Server::start_with(Mode::Memory, directory.path(), KEY, "rdma: {subnet: 10.78.0.0/24}\n");
+    for device in [device, other] {
+        let mut client = rdma::connect_one_sided_on(&device, &server.address, 1, MEMORY_BYTES).await.unwrap();
+        let value = bytes(1, 2 * BLOCK);
+        assert_eq!(client.write(b"k", &value).await, Status::Ok);
+        assert!(client.read(b"k", 0, 0).await.as_deref() == Ok(&value[..]));
+    }
+    let mut client = Client::connect(&server.address, 2).await;
+    assert_eq!(client.stat("connections_rdma").await, 2);
+    assert!(client.stat("bytes_fetched").await >= 2 * BLOCK as u64);
+}
+
+#[test]
+fn a_server_that_is_told_of_no_device_names_those_there_are() {
+    let test = "a_server_that_is_told_of_no_device_names_those_there_are";
+    let Some(device) = rdma::device(test) else { return };
+    let (_keep, path) = directory();
+    let config = path.join("config.yaml");
+    std::fs::write(&config, "rdma: {device: none7}\nstorage: {mode: memory}\n").unwrap();
+    let mut command = command();
+    command.env("MEMKV_AUTH_KEY", KEY).arg("start").arg("--config").arg(&config);
+    let output = command.args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("none7") && said.contains(&format!("there are: {}", device.name())), "{said}");
+}
+
+/// A server that may lock so many bytes of memory, though it is root's.
+fn start_confined(data: &Path, lock_bytes: u64) -> Server {
     let config = data.join("config.yaml");
     std::fs::write(&config, format!("{RDMA}storage:\n  mode: memory\n  capacity: 256MiB\n")).unwrap();
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock", "prlimit", "--memlock=65536"]);
+    command.args(["--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock", "prlimit"]);
+    command.arg(format!("--memlock={lock_bytes}"));
     command.arg(env!("CARGO_BIN_EXE_memkv")).arg("start").arg("--config").arg(&config);
     command.args(["--listen", "127.0.0.1:0"]).arg("--log-file").arg(data.join("memkv.log"));
     command.env("MEMKV_AUTH_KEY", KEY);

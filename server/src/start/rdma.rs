@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use memkv_transport::buf::BufPool;
+use memkv_transport::rdma::device;
 use memkv_transport::rdma::{Device, GidType, Memory, Offer, Reach, Selection};
 
 use super::StartError;
@@ -22,7 +23,8 @@ pub fn open(settings: &RdmaSettings, pools: [&BufPool; 2]) -> Result<Offer, Star
     };
     let open = |device: Option<String>| {
         let name = device.clone();
-        Device::open(&selection(device)).map_err(|source| StartError::Rdma { device: Named(name), source })
+        let refused = |source| StartError::Rdma { device: Named { name, found: device::names() }, source };
+        Device::open(&selection(device)).map_err(refused)
     };
     let devices: Vec<Arc<Device>> = match settings.devices.as_slice() {
         [] => vec![open(None)?],
@@ -44,14 +46,19 @@ pub fn open(settings: &RdmaSettings, pools: [&BufPool; 2]) -> Result<Offer, Star
     Ok(offer)
 }
 
-/// A device's name in an error.
+/// A device in an error: its name, if it was told one, and those that there are.
 #[derive(Debug)]
-pub struct Named(Option<String>);
+pub struct Named {
+    name: Option<String>,
+    found: Vec<String>,
+}
 
 impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Some(name) => write!(f, "the RDMA device {name}"),
+        match &self.name {
+            Some(name) if self.found.contains(name) => write!(f, "the RDMA device {name}"),
+            Some(name) if self.found.is_empty() => write!(f, "the RDMA device {name} (there is none at all)"),
+            Some(name) => write!(f, "the RDMA device {name} (there are: {})", self.found.join(", ")),
             None => f.write_str("an RDMA device"),
         }
     }

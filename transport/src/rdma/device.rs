@@ -219,6 +219,12 @@ impl Drop for Device {
     }
 }
 
+/// The names of the devices that there are, whether they can be used or not; none where that cannot be found out.
+pub fn names() -> Vec<String> {
+    let Ok(library) = Library::load() else { return Vec::new() };
+    List::load(library).map_or_else(|_| Vec::new(), |list| list.devices().map(|(_, name)| name).collect())
+}
+
 /// How many leading bits two addresses share: the more, the nearer they are.
 pub fn nearness(one: Gid, other: Gid) -> u32 {
     (u128::from_be_bytes(one) ^ u128::from_be_bytes(other)).leading_zeros()
