@@ -218,6 +218,7 @@ unsafe extern "C" fn open(uri: *const c_char) -> *mut kv_store_v1 {
     let uri = unsafe { cbuf::text(uri, URI_SIZE_BYTES_MAX) };
     let opened = catch_unwind(|| {
         let uri = std::str::from_utf8(uri?).map_err(|_| Failure::Invalid("a URI is UTF-8"))?;
+        log::listen();
         let opened = Store::open(uri, block_signals);
         if let Err(error) = &opened {
             log::line(Level::Error, format_args!("cannot open {uri}: {error}"));

@@ -37,7 +37,9 @@ pub fn table() -> &'static Table {
         unsafe {
             std::env::set_var("MEMKV_AUTH_KEY", KEY);
             std::env::set_var("MEMKV_TIMEOUT_MS", "4000");
-            std::env::set_var("MEMKV_LOG", "off");
+            if std::env::var_os("MEMKV_LOG").is_none() {
+                std::env::set_var("MEMKV_LOG", "off");
+            }
         }
         // SAFETY: the library is this package's own; its symbol has this type, its table is static, and it is never
         // unloaded.

@@ -1,11 +1,13 @@
 //! The plugin and the client over RDMA, and what they do without. Needs a device: soft-RoCE in the guest of tools/rdma.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
 
 use memkv_client::blocking::Client;
 use memkv_client::error::{ConnectionError, Error};
 use memkv_client::{Config, Transport};
 
+use crate::library::Store;
 use crate::server::{Server, skip};
 use crate::sessions::bytes;
 
@@ -89,4 +91,215 @@ fn a_client_goes_on_over_tcp() {
     assert!(format!("{error}").contains("no RDMA"), "{error}");
     drop(strict);
     assert!(!matches!(error, Error::Connection(ConnectionError::RdmaLost)));
+}
+
+// ---------------------------------------------------------------- an engine in a process of its own
+
+/// A child of this test that is an engine, told by this variable which store to open.
+const ENGINE: &str = "MEMKV_TEST_RDMA_ENGINE";
+
+/// Opens a store and does what it is told, line by line: `put N` and `get N`, each answered with what came of it.
+#[test]
+fn engine() {
+    let Ok(uri) = std::env::var(ENGINE) else { return };
+    let store = Store::try_open(&uri);
+    println!("\nengine {}", if store.is_some() { "open" } else { "refused" });
+    let Some(store) = store else { return };
+    for line in std::io::stdin().lines() {
+        let line = line.expect("text");
+        let (what, number) = line.split_once(' ').expect("a word and a number");
+        let number: u64 = number.parse().expect("a number");
+        let (hash, value) = (number.to_le_bytes(), bytes(3, number, 200_000));
+        let is_well = match what {
+            "put" => store.put(&hash, &value) == 0 && store.put_manifest("flush", b"") == 0,
+            _ => store.get(&hash).as_ref() == Ok(&value),
+        };
+        println!("\nengine {}", if is_well { "ok" } else { "failed" });
+    }
+}
+
+/// An engine on a store over RDMA, ended when dropped.
+struct Engine {
+    child: Child,
+    answers: Box<dyn Iterator<Item = String>>,
+}
+
+impl Engine {
+    /// `wrapper`: a command that runs the engine, with less than this process may do.
+    fn start(uri: &str, wrapper: &[&str], environment: &[(&str, &str)]) -> Engine {
+        let own = std::env::current_exe().expect("this test has a path");
+        let mut command = match wrapper {
+            [] => Command::new(&own),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&own);
+                command
+            }
+        };
+        command.args(["rdma::engine", "--exact", "--nocapture"]).env(ENGINE, uri);
+        command.env("MEMKV_LOG", "error").envs(environment.iter().copied());
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("it runs");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let answers = lines.filter_map(|line| Some(line.strip_prefix("engine ")?.to_owned()));
+        Engine { child, answers: Box::new(answers) }
+    }
+
+    fn answer(&mut self) -> String {
+        self.answers.next().expect("the engine lives")
+    }
+
+    fn expect(&mut self, request: &str) {
+        writeln!(self.child.stdin.as_mut().expect("a pipe"), "{request}").expect("the engine lives");
+        assert_eq!(self.answer(), "ok", "{request}");
+    }
+
+    /// Ends it, and returns what the plugin wrote to standard error.
+    fn told(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().expect("a pipe");
+        stderr.read_to_string(&mut said).expect("text");
+        assert!(self.child.wait().expect("it was running").success(), "{said}");
+        said.lines().filter(|line| line.starts_with("memkv: ")).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The variables of a client that uses RDMA if it can, and of one that uses nothing else.
+const AUTO: [(&str, &str); 2] = [("MEMKV_TRANSPORT", "auto"), ("MEMKV_RDMA_DEVICES", "any")];
+const STRICT: [(&str, &str); 1] = [("MEMKV_TRANSPORT", "rdma")];
+const SERVED: &str = "rdma: {}\nnetwork: {local: \"off\"}\n";
+
+/// Runs a process that may lock so many KiB of memory, though it is root's.
+fn confined(memlock: &str) -> [&str; 6] {
+    ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", "prlimit", memlock, "--"]
+}
+
+/// A server for engines, where there is a device.
+fn serve(test: &str, document: &str) -> Option<Server> {
+    (Transport::from_env() == Ok(Transport::Auto) && has_device(test))
+        .then(|| Server::start_configured(test, document))
+        .flatten()
+}
+
+/// The engine's server is killed in the middle of a session and comes back without RDMA.
+#[test]
+fn an_engine_goes_on_over_tcp_and_says_so_once() {
+    let Some(mut server) = serve("an_engine_goes_on_over_tcp_and_says_so_once", SERVED) else { return };
+    let mut engine = Engine::start(&server.uri("ns"), &[], &AUTO);
+    assert_eq!(engine.answer(), "open");
+    (0..4).for_each(|number| engine.expect(&format!("put {number}")));
+    assert!(server.counter("bytes_fetched") >= 4 * 200_000, "they went one-sided");
+    server.kill();
+    server.configure("network: {local: \"off\"}\n");
+    server.start_again();
+    (4..8).for_each(|number| engine.expect(&format!("put {number}")));
+    (0..8).for_each(|number| engine.expect(&format!("get {number}")));
+    assert_eq!(server.counter("connections_rdma"), 0);
+    let told = engine.told();
+    assert!(told.len() == 1 && told[0].contains("going on over TCP"), "{told:?}");
+}
+
+#[test]
+fn a_strict_engine_does_not_open_without() {
+    let test = "a_strict_engine_does_not_open_without";
+    let Some(server) = serve(test, "network: {local: \"off\"}\n") else { return };
+    let mut engine = Engine::start(&server.uri("ns"), &[], &STRICT);
+    assert_eq!(engine.answer(), "refused");
+    let told = engine.told();
+    assert!(told.len() == 1 && told[0].contains("the server's `rdma` settings"), "{told:?}");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_and_so_are_the_others() {
+    let Some(server) = serve("a_device_that_is_not_there_is_named_and_so_are_the_others", SERVED) else {
+        return;
+    };
+    for transport in ["rdma", "auto"] {
+        let environment = [("MEMKV_TRANSPORT", transport), ("MEMKV_RDMA_DEVICES", "none7")];
+        let mut engine = Engine::start(&server.uri("ns"), &[], &environment);
+        let opens = transport == "auto";
+        assert_eq!(engine.answer(), if opens { "open" } else { "refused" });
+        if opens {
+            engine.expect("put 1");
+            assert_eq!(server.counter("connections_rdma"), 0);
+        }
+        let told = engine.told();
+        let names = |line: &str| line.contains("no RDMA device none7 here") && line.contains("there are: ");
+        assert!(told.len() == 1 && names(&told[0]), "{told:?}");
+    }
+}
+
+/// A process that may lock too little for a queue pair goes on over TCP; one that may lock enough for that, and not for its buffers, has
+/// its bytes go with the frames.
+#[test]
+fn an_engine_that_may_lock_little_memory_goes_on_without() {
+    let Some(server) = serve("an_engine_that_may_lock_little_memory_goes_on_without", SERVED) else { return };
+    let mut strict = Engine::start(&server.uri("ns"), &confined("--memlock=65536"), &STRICT);
+    assert_eq!(strict.answer(), "refused");
+    let told = strict.told();
+    assert!(told.iter().any(|line| line.contains("cannot open") && line.contains("ulimit -l")), "{told:?}");
+    for (memlock, says, over_rdma) in [
+        ("--memlock=65536", "going on over TCP", false),
+        ("--memlock=33554432", "bytes go with the frames", true),
+    ] {
+        let before = ["connections_rdma", "bytes_fetched"].map(|name| server.counter(name));
+        let mut engine = Engine::start(&server.uri("ns"), &confined(memlock), &AUTO);
+        assert_eq!(engine.answer(), "open");
+        engine.expect("put 5");
+        engine.expect("get 5");
+        let after = ["connections_rdma", "bytes_fetched"].map(|name| server.counter(name));
+        assert_eq!((after[0] > before[0], after[1]), (over_rdma, before[1]), "{memlock}");
+        let told = engine.told();
+        assert!(told.iter().filter(|line| line.contains(says)).count() == 1, "{memlock}: {told:?}");
+    }
+}
+
+/// Packets that a device sent since it was made.
+fn packets(device: &str) -> u64 {
+    let path = format!("/sys/class/infiniband/{device}/ports/1/hw_counters/sent_pkts");
+    let text = std::fs::read_to_string(path).expect("soft-RoCE counts its packets");
+    text.trim().parse().expect("a number")
+}
+
+/// Connections take a client's devices in turn, and a server's nearest: both rails carry values, at the same time.
+#[test]
+fn two_devices_share_the_work() {
+    let test = "two_devices_share_the_work";
+    let rails = ["rxe0", "rxe1"];
+    let document = "rdma: {device: [rxe0, rxe1]}\nnetwork: {local: \"off\"}\n";
+    if !rails.iter().all(|rail| std::path::Path::new("/sys/class/infiniband").join(rail).exists()) {
+        return skip(test, "no two RDMA devices here, `cargo xtask test --rdma` makes them");
+    }
+    let Some(server) = serve(test, document) else { return };
+    let rdma_devices = rails.map(str::to_owned).to_vec();
+    let config = Config { rdma_devices, ..config(&server, Transport::Rdma) };
+    let settings = memkv_client::Settings { connections: 4, ..config.settings };
+    let client = Client::connect(Config { settings, ..config }).expect("the server is up");
+    let before = rails.map(packets);
+    let values: Vec<Vec<u8>> = (0..16).map(|number| bytes(7, number, 1 << 20)).collect();
+    let keys: Vec<[u8; 8]> = (0..16_u64).map(u64::to_le_bytes).collect();
+    let put = |key: &[u8], value: &[u8]| {
+        let value = [memkv_client::Buf::copy_of(value).expect("memory")];
+        client.put(key, &value).expect("stored");
+    };
+    std::thread::scope(|scope| {
+        for (keys, values) in keys.chunks(4).zip(values.chunks(4)) {
+            scope.spawn(move || keys.iter().zip(values).for_each(|(key, value)| put(key, value)));
+        }
+    });
+    for (key, value) in keys.iter().zip(&values) {
+        assert!(client.get(key).expect("up").expect("stored").to_vec() == *value);
+    }
+    // 32 MiB in packets of at most 4 KiB.
+    let sent = [0, 1].map(|rail| packets(rails[rail]) - before[rail]);
+    assert!(sent.iter().sum::<u64>() > 8192 && sent.iter().all(|sent| *sent > 1024), "{sent:?}");
 }
