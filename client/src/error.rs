@@ -223,7 +223,9 @@ pub enum ConnectionError {
     #[error("memory cannot be registered for RDMA: raise the limit of locked memory (ulimit -l)")]
     RdmaMemory,
     /// A queue pair was set up, and no packet passes.
-    #[error("RDMA packets do not pass between this host and the server, though both have a device")]
+    #[error(
+        "a queue pair was set up and nothing came over it: RDMA packets do not pass between the two devices, or the server gave it up (its log says so)"
+    )]
     RdmaLost,
     /// The shared memory that a message names is registered on no connection any more. Operations build their message
     /// anew.

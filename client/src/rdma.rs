@@ -92,7 +92,8 @@ impl Rdma {
             let regions: Vec<_> = regions.collect();
             let first = local::register(&mut reader, &mut writer, &regions);
             let first = tokio::time::timeout(FIRST_REQUEST_MAX, first).await;
-            if first.map_err(|_| ConnectionError::RdmaLost)?? && !regions.is_empty() {
+            let is_taken = first.unwrap_or(Err(ConnectionError::RdmaLost)).map_err(lost)?;
+            if is_taken && !regions.is_empty() {
                 let checker = Checker::new(reader.bulk_key().clone(), config.verify);
                 sharing = Sharing::OneSided(Arc::new(checker));
             }
@@ -138,6 +139,14 @@ fn no_device(error: &RdmaError, names: &[String]) -> ConnectionError {
     match names.iter().find(|name| !found.contains(name)) {
         Some(wanted) => ConnectionError::NoRdmaDevice { wanted: wanted.as_str().into(), found },
         None => ConnectionError::NoRdma,
+    }
+}
+
+/// What an end of the connection means before anything came over its queue pair.
+fn lost(error: ConnectionError) -> ConnectionError {
+    match error {
+        ConnectionError::Io { .. } | ConnectionError::Closed => ConnectionError::RdmaLost,
+        error => error,
     }
 }
 

@@ -263,6 +263,41 @@ fn an_engine_that_may_lock_little_memory_goes_on_without() {
     }
 }
 
+/// Both sides have a device, and neither reaches the other: set-up succeeds, retries run out, and TCP is left.
+#[test]
+fn devices_that_do_not_reach_each_other_are_found_out() {
+    let test = "devices_that_do_not_reach_each_other_are_found_out";
+    if !has_rails(test) {
+        return;
+    }
+    let Some(server) = serve(test, "rdma: {device: rxe1}\nnetwork: {local: \"off\"}\n") else { return };
+    for transport in ["rdma", "auto"] {
+        let environment = [("MEMKV_TRANSPORT", transport), ("MEMKV_RDMA_DEVICES", "rxe0")];
+        let mut engine = Engine::start(&server.uri("ns"), &[], &environment);
+        let opens = transport == "auto";
+        assert_eq!(engine.answer(), if opens { "open" } else { "refused" });
+        if opens {
+            engine.expect("put 1");
+            engine.expect("get 1");
+            assert_eq!(server.counter("bytes_fetched"), 0);
+        }
+        let told = engine.told();
+        assert!(told.len() == 1 && told[0].contains("packets do not pass"), "{told:?}");
+    }
+}
+
+/// The devices of the guest.
+const RAILS: [&str; 2] = ["rxe0", "rxe1"];
+
+/// False, and the test counts as skipped, where there are other devices.
+fn has_rails(test: &str) -> bool {
+    let found = RAILS.iter().all(|rail| std::path::Path::new("/sys/class/infiniband").join(rail).exists());
+    if !found {
+        skip(test, "no RDMA devices rxe0 and rxe1 here, `cargo xtask test --rdma` makes them");
+    }
+    found
+}
+
 /// Packets that a device sent since it was made.
 fn packets(device: &str) -> u64 {
     let path = format!("/sys/class/infiniband/{device}/ports/1/hw_counters/sent_pkts");
@@ -274,17 +309,16 @@ fn packets(device: &str) -> u64 {
 #[test]
 fn two_devices_share_the_work() {
     let test = "two_devices_share_the_work";
-    let rails = ["rxe0", "rxe1"];
-    let document = "rdma: {device: [rxe0, rxe1]}\nnetwork: {local: \"off\"}\n";
-    if !rails.iter().all(|rail| std::path::Path::new("/sys/class/infiniband").join(rail).exists()) {
-        return skip(test, "no two RDMA devices here, `cargo xtask test --rdma` makes them");
+    if !has_rails(test) {
+        return;
     }
+    let document = "rdma: {device: [rxe0, rxe1]}\nnetwork: {local: \"off\"}\n";
     let Some(server) = serve(test, document) else { return };
-    let rdma_devices = rails.map(str::to_owned).to_vec();
+    let rdma_devices = RAILS.map(str::to_owned).to_vec();
     let config = Config { rdma_devices, ..config(&server, Transport::Rdma) };
     let settings = memkv_client::Settings { connections: 4, ..config.settings };
     let client = Client::connect(Config { settings, ..config }).expect("the server is up");
-    let before = rails.map(packets);
+    let before = RAILS.map(packets);
     let values: Vec<Vec<u8>> = (0..16).map(|number| bytes(7, number, 1 << 20)).collect();
     let keys: Vec<[u8; 8]> = (0..16_u64).map(u64::to_le_bytes).collect();
     let put = |key: &[u8], value: &[u8]| {
@@ -300,6 +334,6 @@ fn two_devices_share_the_work() {
         assert!(client.get(key).expect("up").expect("stored").to_vec() == *value);
     }
     // 32 MiB in packets of at most 4 KiB.
-    let sent = [0, 1].map(|rail| packets(rails[rail]) - before[rail]);
+    let sent = [0, 1].map(|rail| packets(RAILS[rail]) - before[rail]);
     assert!(sent.iter().sum::<u64>() > 8192 && sent.iter().all(|sent| *sent > 1024), "{sent:?}");
 }
