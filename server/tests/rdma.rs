@@ -28,8 +28,9 @@ async fn begin(test: &str) -> Option<(MutexGuard<'static, ()>, Arc<Device>, temp
     Some((turn, device, directory, server))
 }
 
-/// Queue pairs, completion queues and registered regions on all devices.
-fn resources() -> [u64; 3] {
+/// What there is on all devices: queue pairs, completion queues, registered regions; and the bytes of memory that devices may reach, of this
+/// process and of a server's.
+fn resources(server: Option<&Server>) -> [u64; 5] {
     let output = Command::new("rdma").arg("resource").output().expect("iproute2 is installed");
     let text = String::from_utf8(output.stdout).expect("text");
     let count = |kind: &str| {
@@ -37,13 +38,15 @@ fn resources() -> [u64; 3] {
         let of = words.windows(2).filter(|pair| pair[0] == kind);
         of.map(|pair| pair[1].parse::<u64>().expect("a number")).sum()
     };
-    ["qp", "cq", "mr"].map(count)
+    let [pairs, queues, regions] = ["qp", "cq", "mr"].map(count);
+    let own_bytes = memory_bytes(std::process::id(), "VmPin");
+    [pairs, queues, regions, own_bytes, server.map_or(0, Server::pinned_bytes)]
 }
 
 /// Waits until what was there before is all that is left. The limit on a test binary's time ends a wait for ever.
-async fn settle(server: &Server, before: [u64; 3]) {
+async fn settle(server: &Server, before: [u64; 5]) {
     let mut watch = Client::connect(&server.address, 250).await;
-    while watch.stat("connections").await != 1 || resources() != before {
+    while watch.stat("connections").await != 1 || resources(Some(server)) != before {
         tokio::task::yield_now().await;
     }
 }
@@ -81,7 +84,7 @@ async fn a_thousand_clients_leave_nothing_behind() {
     else {
         return;
     };
-    let before = resources();
+    let before = resources(Some(&server));
     for round in 0..1000 {
         let id = (round % 200) as u8;
         // Every other one that leaves in the middle has the server fetch from it.
@@ -124,7 +127,8 @@ async fn killed_clients_leave_nothing_behind() {
     else {
         return;
     };
-    let before = resources();
+    let before = resources(Some(&server));
+    assert!(before[2] > 0 && before[4] >= 128 << 20, "a server's memory is counted: {before:?}");
     for _ in 0..10 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["victim", "--exact", "--nocapture"])
@@ -145,7 +149,7 @@ async fn a_killed_server_is_noticed() {
     let Some((_turn, device, directory, server)) = begin("a_killed_server_is_noticed").await else { return };
     // A server has its buffers registered as long as it runs.
     drop(server);
-    let before = resources();
+    let before = resources(None);
     let server = Server::start_with(Mode::Memory, directory.path(), KEY, RDMA);
     let mut client = rdma::connect_on(&device, &server.address, 1).await.unwrap();
     let value = bytes(1, 2 * BLOCK);
@@ -155,7 +159,7 @@ async fn a_killed_server_is_noticed() {
     server.kill();
     while client.next().await.is_some() {}
     drop(client);
-    while resources() != before {
+    while resources(None) != before {
         tokio::task::yield_now().await;
     }
 }
@@ -355,7 +359,7 @@ async fn an_expired_lease_is_told() {
 async fn a_failed_queue_pair_ends_one_connection_alone() {
     let test = "a_failed_queue_pair_ends_one_connection_alone";
     let Some((_turn, device, _directory, server)) = begin(test).await else { return };
-    let before = resources();
+    let before = resources(Some(&server));
     let mut healthy = rdma::connect_on(&device, &server.address, 1).await.unwrap();
     let mut failing = rdma::connect_on(&device, &server.address, 2).await.unwrap();
     assert_eq!(failing.write(b"k", b"value").await, Status::Ok);
@@ -375,8 +379,8 @@ async fn too_little_memory_may_be_locked() {
         return;
     };
     drop(server);
-    let before = resources();
     let server = start_confined(directory.path(), 64 << 10);
+    let before = resources(Some(&server));
     // It is set up, and then closed by the server.
     let mut refused = rdma::connect_on(&device, &server.address, 1).await.unwrap();
     assert!(refused.next().await.is_none());
@@ -396,8 +400,8 @@ async fn too_little_memory_for_one_sided_transfers() {
     let test = "too_little_memory_for_one_sided_transfers";
     let Some((_turn, device, directory, server)) = begin(test).await else { return };
     drop(server);
-    let before = resources();
     let server = start_confined(directory.path(), 32 << 20);
+    let before = resources(Some(&server));
     assert!(log(directory.path()).contains("bytes go with the frames"));
     let (mut client, registered) =
         rdma::connect_reachable(&device, &server.address, 1, MEMORY_BYTES).await.unwrap();

@@ -166,9 +166,12 @@ impl Server {
 
     /// Resident memory, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        memory_bytes(self.child.id(), "VmRSS")
+    }
+
+    /// Memory that devices may reach, in bytes.
+    pub fn pinned_bytes(&self) -> u64 {
+        memory_bytes(self.child.id(), "VmPin")
     }
 }
 
@@ -195,6 +198,13 @@ fn setup(data: &Path, drives: Vec<PathBuf>) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the kernel says of a process's memory.
+pub fn memory_bytes(process: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 pub fn log(data: &Path) -> String {
