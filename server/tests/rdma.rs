@@ -238,6 +238,41 @@ async fn a_server_that_checks_nothing_finds_out_when_it_reads() {
     }
 }
 
+/// A server that checks a sample refuses some of what is wrong, and nothing that is right. The chance that it refuses none of so many, or takes none,
+/// is less than one in 10^16.
+//= MKV-REG-7 test
+#[tokio::test]
+async fn a_server_that_checks_a_sample_refuses_some() {
+    let test = "a_server_that_checks_a_sample_refuses_some";
+    let Some((_turn, _device, directory, server)) = begin(test).await else { return };
+    drop(server);
+    let server = Server::start_with(Mode::Memory, directory.path(), KEY, "rdma: {verify: sampled}\n");
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let value = bytes(4, 20_000);
+    client.memory.as_ref().unwrap().write(0, &value).unwrap();
+    let mac = client.mac(&value).unwrap();
+    for round in 0..100_u32 {
+        let written = write_from(&mut client, &round.to_le_bytes(), region(1, 0, Some(&mac)), &value).await;
+        assert_eq!(written, Some(Status::Ok));
+    }
+    let mut changed = value.clone();
+    changed[7] ^= 1;
+    client.memory.as_ref().unwrap().write(0, &changed).unwrap();
+    let mut refused = 0;
+    for round in 1000..1600_u32 {
+        let key = round.to_le_bytes();
+        match write_from(&mut client, &key, region(1, 0, Some(&mac)), &value).await {
+            Some(Status::ChecksumMismatch) => refused += 1,
+            Some(Status::Ok) => {
+                let found = read_into(&mut client, &key, region(1, 1 << 20, None)).await;
+                assert_eq!(found, Status::NotFound, "what was not checked is found out when it is read");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..600).contains(&refused), "{refused}");
+}
+
 //= MKV-REG-1 test
 //= MKV-REG-8 test
 #[tokio::test]
@@ -465,4 +500,49 @@ fn start_confined(data: &Path, lock_bytes: u64) -> Server {
     command.args(["--listen", "127.0.0.1:0"]).arg("--log-file").arg(data.join("memkv.log"));
     command.env("MEMKV_AUTH_KEY", KEY);
     Server::spawn(command)
+}
+
+/// No processor copies a payload of whole sectors between the client's memory and a drive: of what the device fetched there is no second set of
+/// bytes in the server's memory, nor of what it put.
+#[tokio::test]
+async fn payloads_are_copied_by_devices_alone() {
+    const PAGES: usize = BLOCK / 4096;
+    let test = "payloads_are_copied_by_devices_alone";
+    let Some((_turn, _device, directory, server)) = begin(test).await else { return };
+    drop(server);
+    let path = directory.path();
+    let Some(drives) = loops::loops(test, path, 1, 64) else { return };
+    let mut setup = command();
+    setup.arg("setup").arg("--data").arg(path.join("data")).args(["--drives", drives[0].text()]);
+    let made = setup.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let config = String::from_utf8(made.stdout).unwrap();
+    std::fs::write(path.join("config.yaml"), format!("{RDMA}{config}")).unwrap();
+    let start = || {
+        let mut command = command();
+        command.env("MEMKV_AUTH_KEY", KEY).envs(residue::KEEP).arg("start").args(["--listen", "127.0.0.1:0"]);
+        command.arg("--config").arg(path.join("config.yaml")).arg("--log-file").arg(path.join("memkv.log"));
+        Server::spawn(command)
+    };
+    let server = start();
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    let value = residue::marked(1, PAGES);
+    assert_eq!(client.write(b"k", &value).await, Status::Ok);
+    assert_eq!(residue::copies(server.id(), 1, PAGES), [1; PAGES], "fetched, and written from there");
+    server.signal("TERM");
+    server.wait();
+    let server = start();
+    let mut client = rdma::connect_one_sided(&server.address, 1).await.unwrap();
+    // Looking for the end of what was stored may have met some of it.
+    let before = residue::copies(server.id(), 1, PAGES);
+    assert!(before.iter().sum::<usize>() < PAGES / 8, "{before:?}");
+    assert!(client.read(b"k", 0, 0).await.as_deref() == Ok(&value[..]));
+    let after = residue::copies(server.id(), 1, PAGES);
+    let once = |(before, after): (&usize, &usize)| *after > 0 && *after <= before + 1;
+    assert!(before.iter().zip(&after).all(once), "read, and put from there: {after:?}");
+    // What goes in the frames is copied out of them, which is seen.
+    let mut framed = rdma::connect(&server.address, 2).await.unwrap();
+    assert_eq!(framed.write(b"f", &residue::marked(2, 2)).await, Status::Ok);
+    let framed = residue::copies(server.id(), 2, 2);
+    assert!(framed.iter().all(|copies| *copies >= 2), "{framed:?}");
 }

@@ -22,6 +22,8 @@ use self::loops::Loop;
 pub mod loops;
 #[cfg(target_os = "linux")]
 pub mod rdma;
+#[cfg(target_os = "linux")]
+pub mod residue;
 
 pub const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 pub const BLOCK: usize = 1 << 20;
@@ -143,6 +145,10 @@ impl Server {
         }
         let address = address.unwrap_or_else(|| panic!("the server did not start: {:?}", child.wait()));
         Server { child, stdout, address, exports, drives: Vec::new() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn kill(mut self) {
