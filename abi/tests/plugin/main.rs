@@ -7,6 +7,9 @@ mod faults;
 mod library;
 #[cfg(target_os = "linux")]
 mod rdma;
+#[cfg(target_os = "linux")]
+#[path = "../../../server/tests/support/residue.rs"]
+mod residue;
 mod saves;
 mod server;
 mod sessions;

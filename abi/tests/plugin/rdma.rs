@@ -7,7 +7,8 @@ use memkv_client::blocking::Client;
 use memkv_client::error::{ConnectionError, Error};
 use memkv_client::{Config, Transport};
 
-use crate::library::Store;
+use crate::library::{Store, table};
+use crate::residue;
 use crate::server::{Server, skip};
 use crate::sessions::bytes;
 
@@ -91,6 +92,45 @@ fn a_client_goes_on_over_tcp() {
     assert!(format!("{error}").contains("no RDMA"), "{error}");
     drop(strict);
     assert!(!matches!(error, Error::Connection(ConnectionError::RdmaLost)));
+}
+
+/// The plugin copies a chunk once on its way to the server, into registered memory, and once on its way back, out of it: what else there is of the
+/// chunk in the process is the engine's own. In a process that does nothing else.
+#[test]
+fn the_plugin_copies_once() {
+    const PAGES: usize = 128;
+    let test = "the_plugin_copies_once";
+    if !has_device(test) {
+        return;
+    }
+    if Transport::from_env() != Ok(Transport::Rdma) {
+        let mut own = Command::new(std::env::current_exe().expect("this test has a path"));
+        own.args(["--exact", "rdma::the_plugin_copies_once"]).env("MEMKV_TRANSPORT", "rdma");
+        let output = own.envs(residue::KEEP).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let Some(server) = Server::start(test) else { return };
+    let copies = || residue::copies(std::process::id(), 1, PAGES);
+    let chunk = residue::marked(1, PAGES);
+    let store = Store::open(&server.uri("ns"));
+    assert_eq!(copies(), [1; PAGES], "the engine's");
+    assert_eq!(store.put(b"hash", &chunk), 0);
+    assert_eq!(store.put_manifest("flush", b""), 0);
+    assert_eq!(copies(), [2; PAGES], "and what was registered, from where the server's device fetched it");
+    assert!(server.counter("connections_rdma") > 0);
+    let (reading, mut data, mut len) = (Store::open(&server.uri("ns")), std::ptr::null_mut(), 0);
+    // SAFETY: pointers and lengths belong together; the handle came from open.
+    let got = unsafe { (table().get_chunk)(reading.handle, b"hash".as_ptr(), 4, &mut data, &mut len) };
+    assert_eq!((got, len), (0, PAGES * 4096));
+    assert_eq!(
+        copies(),
+        [4; PAGES],
+        "and what was registered, where the server's device put it, and the engine's"
+    );
+    drop(chunk);
+    // SAFETY: a buffer of malloc that is this test's own.
+    unsafe { libc::free(data.cast()) };
 }
 
 // ---------------------------------------------------------------- an engine in a process of its own

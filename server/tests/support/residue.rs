@@ -12,24 +12,25 @@ pub const KEEP: [(&str, &str); 2] =
 
 const PAGE_BYTES: usize = 4096;
 const MARK_BYTES: usize = 32;
+/// Where in its page a mark is: away from the ends of what is hashed at once, for hashers keep some bytes of these.
+const MARK_AT: usize = PAGE_BYTES / 2;
 /// What is looked at in one go.
 const STEP_BYTES: usize = 1 << 20;
 
-/// What a page of a value begins with.
-fn mark(seed: u64, page: u64) -> [u8; MARK_BYTES] {
-    let mut mark = [0; MARK_BYTES];
-    let fixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    for (place, word) in mark.chunks_exact_mut(8).zip([fixed, fixed.rotate_left(23), page, !page]) {
-        place.copy_from_slice(&word.to_le_bytes());
-    }
-    mark
+/// What every mark begins with, before its page's number.
+fn fixed(seed: u64) -> [u64; 2] {
+    let first = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    [first, first.rotate_left(23)]
 }
 
 /// A value of so many pages that no other seed has anything of.
 pub fn marked(seed: u64, pages: usize) -> Vec<u8> {
     let mut value = vec![seed as u8; pages * PAGE_BYTES];
     for (page, bytes) in value.chunks_exact_mut(PAGE_BYTES).enumerate() {
-        bytes[..MARK_BYTES].copy_from_slice(&mark(seed, page as u64));
+        let ([first, second], page) = (fixed(seed), page as u64);
+        for (place, word) in bytes[MARK_AT..].chunks_exact_mut(8).zip([first, second, page, !page]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
     }
     value
 }
@@ -54,6 +55,9 @@ pub fn copies(process: u32, seed: u64, pages: usize) -> Vec<usize> {
             }
         }
     }
+    // What was looked at is not to be found by the next one.
+    space.fill(0);
+    std::hint::black_box(&space);
     found
 }
 
@@ -72,11 +76,13 @@ fn marks(bytes: &[u8], seed: u64) -> impl Iterator<Item = (usize, usize)> {
     // Most memory is empty, and a mark begins with an odd byte.
     let pages = (0..bytes.len()).step_by(PAGE_BYTES);
     let used = pages.filter(|start| !bytes[*start..].starts_with(&[0; PAGE_BYTES]));
-    let first = mark(seed, 0)[..8].to_vec();
     let places = used.flat_map(|start| start..start + PAGE_BYTES);
     places.filter_map(move |at| {
-        let found = bytes.get(at..at + MARK_BYTES).filter(|found| found.starts_with(&first))?;
-        let page = u64::from_le_bytes(*found[16..].first_chunk()?);
-        (found == mark(seed, page)).then_some((at, page as usize))
+        let found = bytes.get(at..at + MARK_BYTES)?;
+        let word = |n: usize| found[8 * n..].first_chunk().map(|word| u64::from_le_bytes(*word));
+        let [first, second] = fixed(seed);
+        let page = word(2)?;
+        let holds = word(0)? == first && word(1)? == second && word(3)? == !page;
+        holds.then_some((at, page as usize))
     })
 }
