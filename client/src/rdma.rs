@@ -4,7 +4,8 @@
 //! until it works again. A queue pair counts only after a request went over it and came back, for its set-up says nothing of whether
 //! packets pass between the two devices.
 //!
-//! The client's buffers are registered once with each device, for the server to reach over its queue pairs. The device was opened for this client
+//! The client's buffers are registered once with each device, for the server to reach over its queue pairs: to read those that are sent from, to write
+//! those that are received in. The device was opened for this client
 //! alone, and all its queue pairs lead to this server: so nobody else has the use of the registration. Where memory cannot be registered,
 //! bytes go with the frames.
 
@@ -174,7 +175,9 @@ fn open(
     let open = |device: &Option<String>| {
         let device = Device::open(&Selection { device: device.clone(), ..Selection::default() })?;
         let memory = memory.and_then(|()| {
-            let registered = Memory::register(&device, &[send, receive], Reach::Peer);
+            // The server fetches what is sent, and puts what is received.
+            let pools = [(send, Reach::PeerReads), (receive, Reach::PeerWrites)];
+            let registered = Memory::register(&device, &pools);
             let told = |error: &RdmaError| tracing::warn!(%error, "over RDMA, bytes go with the frames");
             registered.inspect_err(told).ok().map(Arc::new)
         });

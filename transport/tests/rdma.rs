@@ -220,7 +220,7 @@ async fn reachable(device: &Arc<Device>, memory: &Arc<Memory>) -> [(rdma::ReadHa
     client.connect(&server.identity(), true).unwrap();
     let server = server.receive().unwrap();
     server.connect(&client.identity(), false).unwrap();
-    let own = Memory::register(device, &[&moving_pool()], Reach::Own).unwrap();
+    let own = Memory::register(device, &[(&moving_pool(), Reach::Own)]).unwrap();
     let near = client.split(near.unwrap(), Some(Arc::clone(memory)), None).unwrap();
     [near, server.split(far.unwrap().0, Some(Arc::new(own)), None).unwrap()]
 }
@@ -233,9 +233,13 @@ fn moving_pool() -> BufPool {
 
 /// A pool that a peer reaches, and where it is.
 fn reached_pool(device: &Arc<Device>) -> (BufPool, Arc<Memory>, Registered) {
+    pool_reached(device, Reach::Peer)
+}
+
+fn pool_reached(device: &Arc<Device>, reach: Reach) -> (BufPool, Arc<Memory>, Registered) {
     let pool = BufPool::new(BUDGET_SIZE_BYTES_MIN);
     pool.share(7, SharedMemory::create(BUDGET_SIZE_BYTES_MIN).unwrap());
-    let memory = Memory::register(device, &[&pool], Reach::Peer).unwrap();
+    let memory = Memory::register(device, &[(&pool, reach)]).unwrap();
     let registered = memory.registered().next().unwrap();
     assert_eq!((registered.region, registered.size_bytes), (Some(7), BUDGET_SIZE_BYTES_MIN));
     (pool, Arc::new(memory), registered)
@@ -331,6 +335,34 @@ async fn a_wrong_place_ends_the_connection() {
         assert!(matches!(again, Err(RdmaError::Broken)));
         drop((one_sided, far_read, _far_write));
         assert!(read.read_u8().await.is_err(), "nothing more comes");
+    }
+}
+
+/// A peer reads what was registered to be read and writes what was registered to be written; anything else ends the connection, on both sides.
+#[tokio::test]
+async fn memory_is_reached_for_what_it_was_registered() {
+    let Some(device) = device("memory_is_reached_for_what_it_was_registered") else { return };
+    for (reach, may_read, may_write) in
+        [(Reach::Own, false, false), (Reach::PeerReads, true, false), (Reach::PeerWrites, false, true)]
+    {
+        let (pool, memory, registered) = pool_reached(&device, reach);
+        let value = bytes(7, 20_000);
+        let mut theirs = pool.try_take(value.len()).unwrap();
+        theirs.copy_from_slice(&value);
+        let theirs = theirs.freeze();
+        let place = place_of(&registered, &theirs);
+        let [_near, (far_read, _far_write)] = reachable(&device, &memory).await;
+        let part = Part { at: 0, size_bytes: value.len(), from: place };
+        let fetch = far_read.one_sided().unwrap().fetch(BufMut::unpooled(value.len()).unwrap(), &[part]);
+        let fetched = fetch.unwrap().await;
+        assert_eq!(fetched.is_ok_and(|fetched| fetched[..] == value[..]), may_read, "{reach:?}");
+        let [(mut near_read, _near_write), (far_read, mut far_write)] = reachable(&device, &memory).await;
+        let other = Buf::copy_of(&bytes(8, value.len())).unwrap();
+        far_read.one_sided().unwrap().put(other.clone(), place).unwrap();
+        far_write.write_all(&[1]).await.unwrap();
+        assert_eq!(near_read.read_u8().await.is_ok(), may_write, "{reach:?}");
+        let expected = if may_write { &other[..] } else { &value[..] };
+        assert!(theirs[..] == *expected, "{reach:?}");
     }
 }
 

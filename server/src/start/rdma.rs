@@ -36,7 +36,7 @@ pub fn open(settings: &RdmaSettings, pools: [&BufPool; 2]) -> Result<Offer, Star
     }
     let mut offer = Offer::new(devices.clone(), settings.connections_max as usize);
     for device in &devices {
-        match Memory::register(device, &pools, Reach::Own) {
+        match Memory::register(device, &pools.map(|pool| (pool, Reach::Own))) {
             Ok(memory) => offer = offer.with_memory(memory),
             Err(error) => {
                 tracing::warn!(device = device.name(), %error, "no one-sided transfers: bytes go with the frames");

@@ -71,7 +71,7 @@ pub async fn connect_reachable(
     let file = memory.as_fd().try_clone_to_owned()?;
     let pool = BufPool::new(memory_bytes);
     pool.share(1, memory);
-    let memory = Arc::new(rdma::Memory::register(device, &[&pool], Reach::Peer)?);
+    let memory = Arc::new(rdma::Memory::register(device, &[(&pool, Reach::Peer)])?);
     let registered = memory.registered().next().expect("the pool has memory");
     let (key, terms) = (Key::from_hex(KEY).unwrap(), ClientTerms::new([client_id; 16], "test"));
     let pool = BufPool::new(64 << 20);

@@ -39,8 +39,8 @@ impl Ends {
         let (reached, moving) = (pool(), pool());
         reached.share(1, SharedMemory::create(POOL_SIZE_BYTES)?);
         moving.use_huge_pages(POOL_SIZE_BYTES)?;
-        let memory = Arc::new(Memory::register(device, &[&reached], Reach::Peer)?);
-        let own = Arc::new(Memory::register(device, &[&moving], Reach::Own)?);
+        let memory = Arc::new(Memory::register(device, &[(&reached, Reach::Peer)])?);
+        let own = Arc::new(Memory::register(device, &[(&moving, Reach::Own)])?);
         let RemotePlace { address, key } = memory.registered().next().ok_or("no memory")?.place;
         let (near, far) = sockets().await?;
         let client = Prepared::reachable(device, Reach::Peer)?.receive()?;

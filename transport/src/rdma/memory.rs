@@ -22,6 +22,22 @@ pub enum Reach {
     Own,
     /// The peer's requests, too, over any queue pair of the device that lets it.
     Peer,
+    /// The peer's RDMA READs.
+    PeerReads,
+    /// The peer's RDMA WRITEs.
+    PeerWrites,
+}
+
+impl Reach {
+    /// The library's flags for a peer that has it.
+    pub(super) fn remote_access(self) -> i32 {
+        match self {
+            Reach::Own => 0,
+            Reach::Peer => sys::ACCESS_REMOTE_READ | sys::ACCESS_REMOTE_WRITE,
+            Reach::PeerReads => sys::ACCESS_REMOTE_READ,
+            Reach::PeerWrites => sys::ACCESS_REMOTE_WRITE,
+        }
+    }
 }
 
 /// A stretch of memory that a device may use.
@@ -51,10 +67,7 @@ impl Registration {
         reach: Reach,
     ) -> Result<Registration, RdmaError> {
         let (library, memory) = (device.library(), base.as_ptr().cast());
-        let access = match reach {
-            Reach::Own => sys::ACCESS_LOCAL_WRITE,
-            Reach::Peer => sys::ACCESS_LOCAL_WRITE | sys::ACCESS_REMOTE_WRITE | sys::ACCESS_REMOTE_READ,
-        };
+        let access = sys::ACCESS_LOCAL_WRITE | reach.remote_access();
         // SAFETY: a domain of an open device, and the caller's promise about the memory.
         let region = unsafe { (library.ibv_reg_mr)(device.domain(), memory, size_bytes, access) };
         let region = NonNull::new(region).ok_or_else(|| {
@@ -115,15 +128,16 @@ pub struct Memory {
 impl Memory {
     /// Registers the one stretch of memory that each of these pools has; a pool without one has nothing to register. May block for as
     /// long as it takes to make all of it present.
-    pub fn register(device: &Arc<Device>, pools: &[&BufPool], reach: Reach) -> Result<Memory, RdmaError> {
+    pub fn register(device: &Arc<Device>, pools: &[(&BufPool, Reach)]) -> Result<Memory, RdmaError> {
         let mut stretches = Vec::with_capacity(pools.len());
-        for stretch in pools.iter().filter_map(|pool| pool.stretch()) {
+        let with_memory = pools.iter().filter_map(|(pool, reach)| Some((pool.stretch()?, *reach)));
+        for (stretch, reach) in with_memory {
             // SAFETY: a pool's stretch of memory stays until the pool is gone, which is held longer than the registration. References
             // into it are of buffers: who posts a request holds the buffer, and a peer is told of places by whoever does.
             let registration = unsafe { Registration::new(device, stretch.base, stretch.size_bytes, reach) }?;
             stretches.push((registration, stretch.region));
         }
-        let pools = pools.iter().map(|pool| (*pool).clone()).collect();
+        let pools = pools.iter().map(|(pool, _)| (*pool).clone()).collect();
         Ok(Memory { stretches, _pools: pools, device: Arc::clone(device) })
     }
 

@@ -124,10 +124,7 @@ impl QueuePair {
         let mut attributes = blank();
         attributes.qp_state = sys::QPS_INIT;
         attributes.port_num = device.port();
-        attributes.qp_access_flags = match reach {
-            Reach::Own => 0,
-            Reach::Peer => (sys::ACCESS_REMOTE_READ | sys::ACCESS_REMOTE_WRITE) as u32,
-        };
+        attributes.qp_access_flags = reach.remote_access() as u32;
         let mask = sys::QP_STATE | sys::QP_PKEY_INDEX | sys::QP_PORT | sys::QP_ACCESS_FLAGS;
         own.modify("begin a queue pair", attributes, mask)?;
         Ok(own)
@@ -149,8 +146,8 @@ impl QueuePair {
     //= MKV-RDMA-7
     fn reads_served_max(&self) -> u8 {
         match self.reach {
-            Reach::Own => 0,
-            Reach::Peer => self.device.reads().served_max,
+            Reach::Own | Reach::PeerWrites => 0,
+            Reach::Peer | Reach::PeerReads => self.device.reads().served_max,
         }
     }
 
