@@ -1,6 +1,7 @@
 //! What both peers share: frames over a wire.
 //!
 //! - [`buf`]: payload memory, aligned and pooled under a budget;
+//! - [`cold`]: bytes that are not in the cache yet;
 //! - [`session`]: set-up of a connection, and the keys that come out of it;
 //! - [`receiver`] and [`sealer`]: one direction each of an established connection;
 //! - [`error`]: what can go wrong, and who is at fault;
@@ -18,6 +19,7 @@
 compile_error!("memkv_no_bulk_mac is for release builds that are measured, and for nothing else");
 
 pub mod buf;
+pub mod cold;
 pub mod error;
 pub mod link;
 pub mod local;
