@@ -15,7 +15,9 @@ use crate::client::Client;
 use crate::core::CallOptions;
 use crate::driver::run_all;
 use crate::error::{Error, PeerMisbehaved, StorageError};
-use crate::operation::read::{Collected, ReadRange, ReadReplies, ReadStatus, batch_read_into, read_into};
+use crate::operation::read::{
+    Collected, One, ReadRange, ReadReplies, ReadStatus, batch_read_into, read_into,
+};
 use crate::operation::{BATCH_ITEMS_MAX, names};
 
 /// Reads of one message.
@@ -130,7 +132,7 @@ impl Client {
             let memory_of = memory.as_ref();
             let call =
                 self.shared().call(retry.options(), |m| read_into(m, self.namespace(), asked, memory_of));
-            let mut replies = ReadReplies::with_destinations(&[asked], vec![memory.clone()]);
+            let mut replies = ReadReplies::with_destinations(&[asked], One::from_elem(memory.clone(), 1));
             match call?.run(|event| replies.event(event, sink)).await {
                 Err(error) if retry.anew(&error) => {
                     sink.restart();
@@ -234,7 +236,7 @@ impl Client {
         let (mut calls, mut replies) = (Vec::new(), Vec::new());
         for group in groups(ranges, wanted) {
             let asked: Vec<_> = group.iter().map(|&index| ranges[index]).collect();
-            let memory: Vec<_> = asked.iter().map(|range| self.destination(range)).collect();
+            let memory: One<_> = asked.iter().map(|range| self.destination(range)).collect();
             let build = |m: &mut _| batch_read_into(m, self.namespace(), &asked, &memory);
             calls.push(self.shared().call(options, build)?);
             replies.push((group, ReadReplies::with_destinations(&asked, memory)));

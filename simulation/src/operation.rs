@@ -9,7 +9,7 @@ use memkv_client::core::{Core, Message, Progress, Reply};
 use memkv_client::error::{Error, PeerMisbehaved};
 use memkv_client::operation::keys::{KeysOperation, KeysReplies, keys};
 use memkv_client::operation::manifest::{GetManifestReplies, PutManifestReplies, get_manifest, put_manifest};
-use memkv_client::operation::read::{Collected, ReadReplies, ReadStatus, batch_read};
+use memkv_client::operation::read::{Collected, One, ReadReplies, ReadStatus, batch_read};
 use memkv_client::operation::single::{reply, single};
 use memkv_client::operation::write::{BatchWriteReplies, WritePlace, batch_write, write};
 use memkv_client::{Published, PutItem, ReadRange, Reference};
@@ -362,7 +362,7 @@ impl Operation {
     //= MKV-GET-1 test
     fn chunks_fetched(
         &self,
-        result: Result<Vec<ReadStatus>, Error>,
+        result: Result<One<ReadStatus>, Error>,
         collected: &Collected,
         chunks: &[ChunkId],
         judge: &mut Judge<'_>,

@@ -10,6 +10,7 @@ use memkv_wire::{
     BatchRead, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem, Region, Request,
     RequestWhich, Response, ResponseWhich, Status, checksum, limits,
 };
+use smallvec::SmallVec;
 
 use super::{
     BLOCK_SIZE_BYTES, CONTROL_FILL_SIZE_BYTES, FRAME_ITEMS_MAX, check_items, check_key, data_size_bytes,
@@ -150,14 +151,17 @@ pub enum ReadStatus {
     Failed(StorageError),
 }
 
+/// A list of mostly one: a read of one value of one block allocates nothing.
+pub type One<T> = SmallVec<[T; 1]>;
+
 /// The reply to a `Read` or `BatchRead`, being put together.
 #[derive(Debug)]
 pub struct ReadReplies {
-    items: Vec<Item>,
+    items: One<Item>,
     /// Where the bytes of items go that do not come in the reply; by item.
-    destinations: Vec<Option<Buf>>,
+    destinations: One<Option<Buf>>,
     // Of all items, in the order of arrival.
-    spans: Vec<Span>,
+    spans: One<Span>,
     refused: Option<StorageError>,
 }
 
@@ -189,11 +193,11 @@ struct Span {
 impl ReadReplies {
     /// For these ranges.
     pub fn new(ranges: &[ReadRange<'_>]) -> Self {
-        Self::with_destinations(ranges, Vec::new())
+        Self::with_destinations(ranges, One::new())
     }
 
     /// For these ranges, whose bytes go to these destinations.
-    pub fn with_destinations(ranges: &[ReadRange<'_>], destinations: Vec<Option<Buf>>) -> Self {
+    pub fn with_destinations(ranges: &[ReadRange<'_>], destinations: One<Option<Buf>>) -> Self {
         let item = |range: &ReadRange<'_>| Item {
             offset: range.offset,
             length: range.length,
@@ -202,7 +206,7 @@ impl ReadReplies {
             result: None,
         };
         let items = ranges.iter().map(item).collect();
-        Self { items, destinations, spans: Vec::new(), refused: None }
+        Self { items, destinations, spans: One::new(), refused: None }
     }
 
     /// Forgets the frames of an attempt that was cut off.
@@ -362,13 +366,13 @@ impl ReadReplies {
 
     /// The whole reply: what became of each item.
     //= MKV-BATCH-4
-    pub fn finish(mut self) -> Result<Vec<ReadStatus>, Error> {
+    pub fn finish(mut self) -> Result<One<ReadStatus>, Error> {
         if let Some(refused) = self.refused {
             return Err(refused.into());
         }
         self.spans.sort_unstable_by_key(|span| (span.item, span.offset));
         let mut spans = self.spans.as_slice();
-        let mut statuses = Vec::with_capacity(self.items.len());
+        let mut statuses = One::with_capacity(self.items.len());
         for (index, item) in self.items.iter().enumerate() {
             let count = spans.iter().take_while(|span| span.item as usize == index).count();
             let (own, others) = spans.split_at(count);
@@ -515,13 +519,13 @@ impl Value {
 #[derive(Debug, Default)]
 pub struct Collected {
     /// One for each item.
-    pub values: Vec<Value>,
+    pub values: One<Value>,
 }
 
 impl Collected {
     /// For so many items.
     pub fn new(count: usize) -> Self {
-        Self { values: vec![Value::default(); count] }
+        Self { values: One::from_elem(Value::default(), count) }
     }
 
     /// Forgets what came.
