@@ -1,17 +1,18 @@
-//! MemKV itself: a server of the built program, and the async client on one thread, as the plugin has it.
+//! MemKV itself: a server of the built program, and the async client on a thread of its own, as the plugin has it; as many of these as the
+//! peers' clients have threads.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use memkv_client::{Buf, Client, Config, PutItem, Transport};
 use memkv_wire::limits;
 use memkv_wire::mac::Key;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::case::{Act, Case, Peer, Sample, contents};
+use super::case::{Act, CONNECTIONS, Case, Peer, Sample, contents};
 use super::process::Process;
 
 /// A server in memory.
@@ -53,12 +54,18 @@ impl Server {
 pub struct MemKv {
     name: &'static str,
     server: Server,
+    lanes: Vec<Lane>,
+    passes: u64,
+}
+
+/// A client and its thread's runtime, with its share of the values.
+struct Lane {
+    number: usize,
     client: Client,
     runtime: Runtime,
     contents: Vec<Buf>,
     /// Of the values that are there to be read.
     kept: Vec<Vec<u8>>,
-    passes: u64,
 }
 
 impl MemKv {
@@ -69,13 +76,12 @@ impl MemKv {
     pub fn with(
         name: &'static str,
         program: &Path,
-        config: impl FnOnce(&Server) -> Result<Config>,
+        config: impl Fn(&Server) -> Result<Config>,
     ) -> Result<MemKv> {
         let server = Server::start(program)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = runtime.block_on(Client::connect(config(&server)?))?;
-        let mut started =
-            MemKv { name, server, client, runtime, contents: Vec::new(), kept: Vec::new(), passes: 0 };
+        let lane = |number| Lane::connect(number, config(&server)?);
+        let lanes = (0..CONNECTIONS).map(lane).collect::<Result<_>>()?;
+        let mut started = MemKv { name, server, lanes, passes: 0 };
         started.touch()?;
         Ok(started)
     }
@@ -91,10 +97,40 @@ impl MemKv {
         Ok(())
     }
 
+    /// Every value of the case once, each lane its share; those that are written get the keys of this pass.
+    fn timed(&mut self, case: &Case, act: Act) -> Result<Sample> {
+        let share = Case { in_flight: case.in_flight / CONNECTIONS, count: case.count / CONNECTIONS, ..*case };
+        let bytes = (case.count * case.value_bytes) as u64;
+        self.passes += u64::from(act == Act::Write);
+        let (lanes, passes, process) = (&self.lanes, self.passes, &self.server.process);
+        Sample::of(bytes, || process.cpu_seconds(), || {
+            std::thread::scope(|scope| {
+                let start = |lane| scope.spawn(move || Lane::timed(lane, &share, act, passes));
+                let threads: Vec<_> = lanes.iter().map(start).collect();
+                threads.into_iter().try_for_each(|thread| match thread.join() {
+                    Ok(ended) => ended,
+                    Err(_) => bail!("a client's thread panicked"),
+                })
+            })
+        })
+    }
+}
+
+impl Lane {
+    fn connect(number: usize, config: Config) -> Result<Lane> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(Client::connect(config))?;
+        Ok(Lane { number, client, runtime, contents: Vec::new(), kept: Vec::new() })
+    }
+
     /// Values are stored once and never change: every pass of writes has keys of its own.
-    fn keys(&mut self, count: usize) -> Vec<Vec<u8>> {
-        self.passes += 1;
-        (0..count).map(|n| format!("bench-{}-{n:08}", self.passes).into_bytes()).collect()
+    fn keys(&self, case: &Case, pass: u64) -> Vec<Vec<u8>> {
+        (0..case.count).map(|n| format!("bench-{}-{pass}-{n:08}", self.number).into_bytes()).collect()
+    }
+
+    fn timed(&self, case: &Case, act: Act, pass: u64) -> Result<()> {
+        let keys = if act == Act::Read { &self.kept } else { &self.keys(case, pass) };
+        self.runtime.block_on(run(&self.client, case, act, keys, &self.contents))
     }
 
     fn delete(&self, keys: &[Vec<u8>]) -> Result<()> {
@@ -105,12 +141,14 @@ impl MemKv {
         Ok(())
     }
 
-    fn timed(&self, case: &Case, act: Act, keys: &[Vec<u8>]) -> Result<Sample> {
-        let bytes = (case.count * case.value_bytes) as u64;
-        let servers = || self.server.process.cpu_seconds();
-        Sample::of(bytes, servers, || {
-            self.runtime.block_on(run(&self.client, case, act, keys, &self.contents))
-        })
+    fn fill(&mut self, case: &Case) -> Result<()> {
+        self.contents.clear();
+        for bytes in contents(case) {
+            let mut buffer = self.runtime.block_on(self.client.buffer(case.value_bytes))?;
+            buffer.copy_from_slice(&bytes);
+            self.contents.push(buffer.freeze());
+        }
+        Ok(())
     }
 }
 
@@ -120,27 +158,27 @@ impl Peer for MemKv {
     }
 
     fn prepare(&mut self, case: &Case) -> Result<()> {
-        let kept = std::mem::take(&mut self.kept);
-        self.delete(&kept)?;
-        self.contents.clear();
-        for bytes in contents(case) {
-            let mut buffer = self.runtime.block_on(self.client.buffer(case.value_bytes))?;
-            buffer.copy_from_slice(&bytes);
-            self.contents.push(buffer.freeze());
+        for lane in &mut self.lanes {
+            let kept = std::mem::take(&mut lane.kept);
+            lane.delete(&kept)?;
+            lane.fill(case)?;
         }
-        self.kept = self.keys(case.count);
-        self.timed(case, Act::Write, &self.kept)?;
-        self.timed(case, Act::Read, &self.kept)?;
+        self.timed(case, Act::Write)?;
+        let share = Case { count: case.count / CONNECTIONS, ..*case };
+        for lane in &mut self.lanes {
+            lane.kept = lane.keys(&share, self.passes);
+        }
+        self.timed(case, Act::Read)?;
         Ok(())
     }
 
     fn pass(&mut self, case: &Case, act: Act) -> Result<Sample> {
-        if act == Act::Read {
-            return self.timed(case, act, &self.kept);
+        let sample = self.timed(case, act)?;
+        if act == Act::Write {
+            let share = Case { count: case.count / CONNECTIONS, ..*case };
+            let passes = self.passes;
+            self.lanes.iter().try_for_each(|lane| lane.delete(&lane.keys(&share, passes)))?;
         }
-        let keys = self.keys(case.count);
-        let sample = self.timed(case, act, &keys)?;
-        self.delete(&keys)?;
         Ok(sample)
     }
 }
