@@ -20,6 +20,7 @@ mod connection;
 mod dispatch;
 mod manifests;
 pub mod payload;
+mod plans;
 mod reads;
 mod reply;
 mod scrub;
@@ -41,6 +42,7 @@ use self::connection::Connection;
 pub use self::connection::{CloseReason, ConnectionId};
 pub use self::manifests::{BodyJob, Joined};
 use self::payload::PieceBytes;
+use self::plans::Plans;
 use self::reads::ReadInFlight;
 pub use self::reads::{Landing, ReadCommand, ReadError, ReadId, ReadOutcome, ReadPiece};
 pub use self::reply::Reply;
@@ -130,6 +132,7 @@ pub struct Service {
     requests: Slab<Open>,
     tickets: Slab<Pending>,
     reads: Slab<ReadInFlight>,
+    plans: Plans,
     /// The pieces of the frame at hand.
     given: Vec<PieceBytes>,
     outputs: VecDeque<Output>,
@@ -221,6 +224,7 @@ impl Service {
             requests: Slab::default(),
             tickets: Slab::default(),
             reads: Slab::default(),
+            plans: Plans::default(),
             given: Vec::new(),
             outputs: VecDeque::new(),
             gathered: Vec::new(),

@@ -21,7 +21,7 @@ use super::connection::ConnectionId;
 use super::reply::status_of;
 use super::slab::Name;
 use super::{Call, Output, Service, State};
-use crate::store::{BLOCK_BYTES, Checksum, Corrupt, IoError, Key, PinId, ReadPlan, ValueInfo, Verdict};
+use crate::store::{BLOCK_BYTES, Checksum, Corrupt, IoError, Key, ReadPlan, ValueInfo, Verdict};
 
 /// Blocks that one step reads at most.
 const STEP_BLOCKS_MAX: u64 = 4;
@@ -115,7 +115,7 @@ impl ReadError {
 
 /// A step under way.
 pub(super) struct ReadInFlight {
-    pin: PinId,
+    plan: Arc<ReadPlan>,
     pub(super) request: Name,
     connection: ConnectionId,
     item: usize,
@@ -462,7 +462,8 @@ impl Service {
                 item.outstanding += 1;
                 reading.advance();
                 let records = 0..plan.records.len();
-                self.issue(name, index, Arc::new(plan), records, range, window_bytes);
+                let plan = self.plans.share(plan);
+                self.issue(name, index, plan, records, range, window_bytes);
             }
             Ok(plan) => {
                 self.store.release(self.now_ms, plan.pin, Verdict::Good);
@@ -501,7 +502,7 @@ impl Service {
             State::Read(reading) => reading.landing(connection, item, range.start),
             _ => None,
         };
-        let flight = ReadInFlight { pin: plan.pin, request: name, connection, item, window_bytes };
+        let flight = ReadInFlight { plan: Arc::clone(&plan), request: name, connection, item, window_bytes };
         let id = ReadId(self.reads.insert(flight));
         self.outputs.push_back(Output::Read(ReadCommand { id, plan, records, range, landing }));
     }
@@ -527,13 +528,14 @@ impl Service {
         }
         let keeps_pin = self.keeps_pin(flight.request) && result.is_ok();
         if !keeps_pin {
-            self.store.release(self.now_ms, flight.pin, verdict);
+            self.store.release(self.now_ms, flight.plan.pin, verdict);
         }
         if alive {
             self.take_outcome(&flight, result);
             self.queue_reader(flight.request);
             self.settle(flight.request);
         }
+        self.plans.take_back(flight.plan);
         self.pump_reads(flight.connection);
         self.settle_store();
     }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::SmallVec;
+
 use super::Map;
 use super::catalog::EntryId;
 use super::types::{ClientId, Limit, StoreError};
@@ -12,7 +14,7 @@ use super::types::{ClientId, Limit, StoreError};
 #[derive(Default)]
 pub struct Leases {
     until: Map<(EntryId, ClientId), u64>,
-    holders: Map<EntryId, Vec<ClientId>>,
+    holders: Map<EntryId, SmallVec<[ClientId; 1]>>,
     by_client: Map<ClientId, u32>,
     ends: BTreeSet<(u64, EntryId, ClientId)>,
     per_client_max: u32,
@@ -65,7 +67,7 @@ impl Leases {
 
     /// The entry is gone.
     pub fn forget(&mut self, entry: EntryId) {
-        for client in self.holders.get(&entry).cloned().unwrap_or_default() {
+        for client in self.holders.remove(&entry).unwrap_or_default() {
             let until = self.until[&(entry, client)];
             self.drop_one(until, entry, client);
         }
