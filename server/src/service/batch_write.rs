@@ -193,7 +193,7 @@ impl Service {
         let bytes = given.bytes.len();
         let ticket = self.ticket(Some(call.name), What::ItemPut { item: piece.index }, bytes);
         let block = Block { bytes: given.bytes, checksum: given.checksum };
-        self.store.put(self.now_ms, call.client, ticket, Key::new(namespace, key), vec![block]);
+        self.store.put(self.now_ms, call.client, ticket, Key::new(namespace, key), [block]);
         self.count_written(call.name, bytes);
     }
 

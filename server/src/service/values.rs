@@ -323,7 +323,7 @@ impl Service {
                     return self.fail(call.name, Status::ChecksumMismatch);
                 }
                 let ticket = self.ticket(Some(call.name), What::Put, bytes);
-                self.store.put(self.now_ms, call.client, ticket, key, vec![block]);
+                self.store.put(self.now_ms, call.client, ticket, key, [block]);
             }
             Target::Own(allocation) | Target::Given(allocation) => {
                 let ticket = self.ticket(Some(call.name), What::Piece, bytes);

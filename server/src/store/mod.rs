@@ -63,6 +63,7 @@ use recency::Recency;
 use reclaim::{BatchId, Move, Reclaim};
 pub use recovery::{DeviceProblem, FormatOptions, OpenError, OpenReport, format};
 pub use scrub::{Damage, ExtentPlan, RecordName, ScrubCursor, Wrong};
+use smallvec::SmallVec;
 use space::{Device, ExtentState, JobId, OpenExtent, Stream, WaitId};
 pub use types::*;
 use write::Job;
@@ -118,7 +119,7 @@ enum InFlight {
     Records {
         device: usize,
         extent: u32,
-        jobs: Vec<JobId>,
+        jobs: SmallVec<[JobId; 1]>,
         bytes: usize,
         packed: bool,
     },

@@ -1,5 +1,7 @@
 //! Where records go: the queue of what waits for room, packs, and open extents.
 
+use smallvec::SmallVec;
+
 use super::*;
 use crate::store::format::PACK_ALIGN;
 use crate::store::write::{append_record, push_zeros};
@@ -187,7 +189,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if let Some(open) = self.devices[device].open[Stream::Hot as usize].as_mut() {
             open.cursor = end.next_multiple_of(SECTOR_BYTES);
         }
-        let ids: Vec<_> = jobs.iter().map(|(id, _)| *id).collect();
+        let ids: SmallVec<_> = jobs.iter().map(|(id, _)| *id).collect();
         self.issue_write(device, local, begin, segments, ids.clone(), true);
         ids.into_iter().for_each(|id| self.await_opening(id, device, local));
         true

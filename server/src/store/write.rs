@@ -51,10 +51,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         client: ClientId,
         ticket: Ticket,
         key: Key<'_>,
-        blocks: Vec<Block<B>>,
+        blocks: impl IntoIterator<Item = Block<B>>,
     ) {
         self.advance(now_ms);
-        if let Err(error) = self.begin_put(client, ticket, key, blocks) {
+        if let Err(error) = self.begin_put(client, ticket, key, blocks.into_iter().collect()) {
             self.answer(ticket, Err(error));
         }
     }
@@ -64,7 +64,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         client: ClientId,
         ticket: Ticket,
         key: Key<'_>,
-        blocks: Vec<Block<B>>,
+        blocks: Blocks<Block<B>>,
     ) -> Result<(), StoreError> {
         self.accepting()?;
         check_key(key)?;
@@ -237,7 +237,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         job.parts_issued += 1;
         job.outstanding += 1;
         let (device, local) = self.locate(place.extent);
-        self.issue_write(device, local, place.offset, segments, vec![id], false);
+        self.issue_write(device, local, place.offset, segments, smallvec![id], false);
         self.await_opening(id, device, local);
     }
 
@@ -258,7 +258,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         local: u32,
         offset: u32,
         segments: Vec<Segment<B>>,
-        jobs: Vec<JobId>,
+        jobs: SmallVec<[JobId; 1]>,
         packed: bool,
     ) {
         let op = Op::Write { offset: self.devices[device].offset(local, offset as usize), segments };

@@ -216,7 +216,7 @@ fn the_largest_value_comes_back_from_files() {
 /// 1 GiB: 1024 blocks, of which neighbours differ.
 fn the_largest_value_comes_back(world: &dyn World) {
     let kinds: Vec<Block<Bytes>> = (0..7).flat_map(|n| blocks(&bytes(BLOCK_BYTES, n))).collect();
-    let value = (0..1024).map(|n| kinds[n % kinds.len()].clone()).collect();
+    let value: Vec<_> = (0..1024).map(|n| kinds[n % kinds.len()].clone()).collect();
     let mut rig = Rig::format(world.devices(5 << 28), Config::default());
     let ticket = rig.ticket();
     rig.store.put(0, CLIENT, ticket, key(b"largest"), value);
