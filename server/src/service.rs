@@ -133,6 +133,8 @@ pub struct Service {
     tickets: Slab<Pending>,
     reads: Slab<ReadInFlight>,
     plans: Plans,
+    /// Those of the last `Exists`, for their memory.
+    lengths: Vec<u64>,
     /// The pieces of the frame at hand.
     given: Vec<PieceBytes>,
     outputs: VecDeque<Output>,
@@ -225,6 +227,7 @@ impl Service {
             tickets: Slab::default(),
             reads: Slab::default(),
             plans: Plans::default(),
+            lengths: Vec::new(),
             given: Vec::new(),
             outputs: VecDeque::new(),
             gathered: Vec::new(),

@@ -166,7 +166,8 @@ impl Service {
         if !self.count_items(call.name, request.keys.len()) || !self.same_namespace(call.name, namespace) {
             return;
         }
-        let mut lengths: Vec<u64> = Vec::with_capacity(request.keys.len());
+        let mut lengths = std::mem::take(&mut self.lengths);
+        lengths.clear();
         for key in request.keys.iter() {
             let value = self.store.exists(self.now_ms, Key::new(namespace, key));
             self.counters.exists_misses += u64::from(value.is_none());
@@ -181,6 +182,7 @@ impl Service {
                 self.send(call.name, false, Status::Ok, reply, buf);
             }
         }
+        self.lengths = lengths;
     }
 
     /// Counts the items of a message's frames. False: there are too many, the message has failed.
