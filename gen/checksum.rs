@@ -25,7 +25,7 @@ pub fn value<'a>(blocks: impl IntoIterator<Item = &'a Checksum>) -> Checksum {
 }
 
 fn of_list(mut blocks: impl Iterator<Item = Checksum>) -> Checksum {
-    // Most values have few blocks: those of one slice take half the time of those that come piece by piece.
+    // Most values have few blocks; bytes in one slice take less time than those that come piece by piece.
     let mut list = [0; FEW_BLOCKS * SIZE_BYTES];
     let mut length = 0;
     while let Some(checksum) = blocks.next() {
