@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use memkv_client::blocking::Client;
 use memkv_client::error::{ConnectionError, Error};
-use memkv_client::{Config, Transport};
+use memkv_client::{Config, Transport, Verify};
 
 use crate::library::{Store, table};
 use crate::residue;
@@ -92,6 +92,33 @@ fn a_client_goes_on_over_tcp() {
     assert!(format!("{error}").contains("no RDMA"), "{error}");
     drop(strict);
     assert!(!matches!(error, Error::Connection(ConnectionError::RdmaLost)));
+}
+
+/// Whatever is checked, by the client and by the server, what comes back is what was put.
+#[test]
+fn values_come_back_whatever_is_checked() {
+    let test = "values_come_back_whatever_is_checked";
+    if Transport::from_env() != Ok(Transport::Auto) || !has_device(test) {
+        return;
+    }
+    for (verify, setting) in
+        [(Verify::Always, "always"), (Verify::Sampled, "sampled"), (Verify::Never, "never")]
+    {
+        let document = format!("rdma: {{verify: {setting}}}\nnetwork: {{local: \"off\"}}\n");
+        let Some(server) = Server::start_configured(test, &document) else { return };
+        let client = Client::connect(Config { verify, ..config(&server, Transport::Rdma) }).expect("up");
+        // Of so many some are in a sample, and most are not.
+        for round in 1..=100_u8 {
+            let key = vec![round; usize::from(round)];
+            let value = bytes(9, round.into(), 200_000);
+            let mut buffer = client.buffer(value.len()).expect("memory");
+            buffer.copy_from_slice(&value);
+            client.put(&key, &[buffer.freeze()]).expect("stored");
+            assert!(client.get(&key).expect("up").expect("stored").to_vec() == value, "{setting}");
+        }
+        let moved = [server.counter("bytes_fetched"), server.counter("bytes_put")];
+        assert_eq!(moved, [100 * 200_000; 2], "{setting}");
+    }
 }
 
 /// The plugin copies a chunk once on its way to the server, into registered memory, and once on its way back, out of it: what else there is of the
