@@ -36,9 +36,10 @@ pub fn table() -> &'static Table {
         // meanwhile does so under the same lock of std.
         unsafe {
             std::env::set_var("MEMKV_AUTH_KEY", KEY);
-            std::env::set_var("MEMKV_TIMEOUT_MS", "4000");
-            if std::env::var_os("MEMKV_LOG").is_none() {
-                std::env::set_var("MEMKV_LOG", "off");
+            for (name, value) in [("MEMKV_TIMEOUT_MS", "4000"), ("MEMKV_LOG", "off")] {
+                if std::env::var_os(name).is_none() {
+                    std::env::set_var(name, value);
+                }
             }
         }
         // SAFETY: the library is this package's own; its symbol has this type, its table is static, and it is never

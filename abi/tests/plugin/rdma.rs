@@ -204,7 +204,8 @@ impl Engine {
             }
         };
         command.args(["rdma::engine", "--exact", "--nocapture"]).env(ENGINE, uri);
-        command.env("MEMKV_LOG", "error").envs(environment.iter().copied());
+        command.envs([("MEMKV_LOG", "error"), ("MEMKV_TIMEOUT_MS", "20000")]);
+        command.envs(environment.iter().copied());
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("it runs");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
@@ -216,8 +217,12 @@ impl Engine {
         self.answers.next().expect("the engine lives")
     }
 
-    fn expect(&mut self, request: &str) {
+    fn ask(&mut self, request: &str) {
         writeln!(self.child.stdin.as_mut().expect("a pipe"), "{request}").expect("the engine lives");
+    }
+
+    fn expect(&mut self, request: &str) {
+        self.ask(request);
         assert_eq!(self.answer(), "ok", "{request}");
     }
 
@@ -266,9 +271,11 @@ fn an_engine_goes_on_over_tcp_and_says_so_once() {
     (0..4).for_each(|number| engine.expect(&format!("put {number}")));
     assert!(server.counter("bytes_fetched") >= 4 * 200_000, "they went one-sided");
     server.kill();
+    engine.ask("put 4");
     server.configure("network: {local: \"off\"}\n");
     server.start_again();
-    (4..8).for_each(|number| engine.expect(&format!("put {number}")));
+    assert_eq!(engine.answer(), "ok", "the request under way");
+    (5..8).for_each(|number| engine.expect(&format!("put {number}")));
     (0..8).for_each(|number| engine.expect(&format!("get {number}")));
     assert_eq!(server.counter("connections_rdma"), 0);
     let told = engine.told();
