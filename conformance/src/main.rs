@@ -188,6 +188,14 @@ enum RunError {
     Listen(std::io::Error),
 }
 
+/// How a command ended that did what it was asked.
+enum Ended {
+    Good,
+    DoesNotConform,
+    /// Every case was skipped.
+    NothingTested,
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Child => return child::main(),
@@ -198,8 +206,9 @@ fn main() -> ExitCode {
         Command::ReferenceClient(arguments) => run_reference_client(&arguments),
     };
     match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Ended::Good) => ExitCode::SUCCESS,
+        Ok(Ended::DoesNotConform) => ExitCode::FAILURE,
+        Ok(Ended::NothingTested) => ExitCode::from(child::EXIT_SKIPPED),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -207,7 +216,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_abi(arguments: AbiArguments) -> Result<bool, RunError> {
+fn run_abi(arguments: AbiArguments) -> Result<Ended, RunError> {
     let AbiArguments { library, uri, other_uri, restart_command, common } = arguments;
     let cases = abi::cases();
     if common.list {
@@ -220,7 +229,7 @@ fn run_abi(arguments: AbiArguments) -> Result<bool, RunError> {
     run_suite(Target::Abi(AbiTarget { library, uri, other_uri, restart_command }), &cases, &common)
 }
 
-fn run_wire_server(arguments: WireServerArguments) -> Result<bool, RunError> {
+fn run_wire_server(arguments: WireServerArguments) -> Result<Ended, RunError> {
     let WireServerArguments { address, restart_command, rdma, common } = arguments;
     let cases = wire_server::cases();
     if common.list {
@@ -232,7 +241,7 @@ fn run_wire_server(arguments: WireServerArguments) -> Result<bool, RunError> {
     run_suite(Target::WireServer(target), &cases, &common)
 }
 
-fn run_wire_client(arguments: WireClientArguments) -> Result<bool, RunError> {
+fn run_wire_client(arguments: WireClientArguments) -> Result<Ended, RunError> {
     let WireClientArguments { command, rdma, common } = arguments;
     let cases = wire_client::cases();
     if common.list {
@@ -242,10 +251,10 @@ fn run_wire_client(arguments: WireClientArguments) -> Result<bool, RunError> {
     run_suite(Target::WireClient(WireClientTarget { command, rdma }), &cases, &common)
 }
 
-fn run_reference_client(arguments: &ReferenceClientArguments) -> Result<bool, RunError> {
+fn run_reference_client(arguments: &ReferenceClientArguments) -> Result<Ended, RunError> {
     if arguments.list_flaws {
         reference_client::Flaw::ALL.iter().for_each(|flaw| println!("{}", flaw.name()));
-        return Ok(true);
+        return Ok(Ended::Good);
     }
     let flaw = match &arguments.flaw {
         Some(name) => {
@@ -254,17 +263,17 @@ fn run_reference_client(arguments: &ReferenceClientArguments) -> Result<bool, Ru
         None => None,
     };
     reference_client::run(flaw).map_err(RunError::Driver)?;
-    Ok(true)
+    Ok(Ended::Good)
 }
 
-fn run_reference(arguments: &ReferenceArguments) -> Result<bool, RunError> {
+fn run_reference(arguments: &ReferenceArguments) -> Result<Ended, RunError> {
     if arguments.list_flaws {
         Flaw::ALL.iter().for_each(|flaw| println!("{}", flaw.name()));
-        return Ok(true);
+        return Ok(Ended::Good);
     }
     if arguments.list_quirks {
         Quirk::ALL.iter().for_each(|quirk| println!("{}", quirk.name()));
-        return Ok(true);
+        return Ok(Ended::Good);
     }
     let flaw = match &arguments.flaw {
         Some(name) => Some(Flaw::from_name(name).ok_or_else(|| RunError::Flaw(name.clone()))?),
@@ -278,7 +287,7 @@ fn run_reference(arguments: &ReferenceArguments) -> Result<bool, RunError> {
         .map_err(RunError::Listen)?;
     println!("listening on {}", reference.address().map_err(RunError::Listen)?);
     reference.serve();
-    Ok(true)
+    Ok(Ended::Good)
 }
 
 fn shared_key() -> Result<Key, RunError> {
@@ -297,14 +306,14 @@ fn selected(cases: &[Entry], common: &Common) -> Result<Vec<Entry>, RunError> {
     Ok(cases.iter().filter(wanted).copied().collect())
 }
 
-fn list(cases: &[Entry], common: &Common) -> Result<bool, RunError> {
+fn list(cases: &[Entry], common: &Common) -> Result<Ended, RunError> {
     for case in selected(cases, common)? {
         println!("{:<14} {:<6} {} [{}]", case.id, case.level, case.title, case.requires.join(", "));
     }
-    Ok(true)
+    Ok(Ended::Good)
 }
 
-fn run_suite(target: Target, cases: &[Entry], common: &Common) -> Result<bool, RunError> {
+fn run_suite(target: Target, cases: &[Entry], common: &Common) -> Result<Ended, RunError> {
     let known = match &common.known_failing {
         Some(path) => KnownFailures::read(path, cases)?,
         None => KnownFailures::default(),
@@ -324,7 +333,11 @@ fn run_suite(target: Target, cases: &[Entry], common: &Common) -> Result<bool, R
         }
     });
     write(&report, common)?;
-    Ok(report.conforms)
+    Ok(match report.conforms {
+        false => Ended::DoesNotConform,
+        true if report.totals.nothing_tested() => Ended::NothingTested,
+        true => Ended::Good,
+    })
 }
 
 fn write(report: &Report, common: &Common) -> Result<(), RunError> {

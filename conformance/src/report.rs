@@ -84,6 +84,13 @@ impl Totals {
         totals
     }
 
+    /// Whether every case was skipped: nobody should take that for conformance.
+    pub fn nothing_tested(&self) -> bool {
+        let Totals { passed, failed_must, failed_should, skipped: _, known_failures, unexpected_passes } =
+            *self;
+        passed + failed_must + failed_should + known_failures + unexpected_passes == 0
+    }
+
     pub fn conforms(&self, strict: bool) -> bool {
         self.failed_must == 0 && self.unexpected_passes == 0 && (!strict || self.failed_should == 0)
     }
@@ -126,7 +133,7 @@ impl fmt::Display for Report {
             self.seed
         )?;
         let verdict = match self.conforms {
-            true if passed == 0 => "was not tested: no case passed, none failed",
+            true if self.totals.nothing_tested() => "was not tested: every case was skipped",
             true => "conforms",
             false => "does not conform",
         };
