@@ -308,6 +308,9 @@ async fn places_outside_of_the_own_memory_are_refused() {
         let mut other = Client::connect_over(wire, &server.address, 2).await;
         assert_eq!(rdma::register(&mut other, &[(5, registered)]).await, Status::Unsupported);
     }
+    //= MKV-RDMA-7 test
+    let mut unreachable = rdma::connect_on(&device, &server.address, 3).await.unwrap();
+    assert_eq!(rdma::register(&mut unreachable, &[(5, registered)]).await, Status::Unsupported);
     // What was released is not registered any more.
     let ping = Ping { echo: 1, released: List::from(&[1]), ..Default::default() };
     assert_eq!(client.call(RequestWhich::Ping(ping), &[]).await[0].status(), Status::Ok);

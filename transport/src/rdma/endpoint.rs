@@ -104,6 +104,7 @@ impl Prepared {
                 writer: None,
                 queue: SendQueue::default(),
                 barrier: None,
+                peer_reads_max: 0,
                 counts: Counts::default(),
             }),
             memory: None,
@@ -135,7 +136,7 @@ impl Endpoint {
     pub fn connect(&self, peer: &QueuePairIdentity, granted: bool) -> Result<(), RdmaError> {
         self.shared.pair.connect(peer)?;
         let mut state = self.shared.lock();
-        state.credits = peer.receive_credits;
+        (state.credits, state.peer_reads_max) = (peer.receive_credits, peer.reads_max);
         if !granted {
             state.receives_due = MESSAGES_MAX as u32;
             state.grant(&self.shared.pair);
@@ -220,6 +221,8 @@ struct State {
     queue: SendQueue,
     /// The transfers that the next message has to wait for, when it could not be sent at once.
     barrier: Option<u64>,
+    /// RDMA READs that the peer serves at a time.
+    peer_reads_max: u16,
     counts: Counts,
 }
 
@@ -510,9 +513,11 @@ impl ReadHalf {
         self.life.shared.pair.fail()
     }
 
-    /// What moves bytes from and to the peer's memory; `None` without memory of this side's own to move them to and from.
+    /// What moves bytes from and to the peer's memory; `None` without memory of this side's own to move them to and from, and where the peer
+    /// lets nobody reach its memory: a READ would wait for ever.
+    //= MKV-RDMA-7
     pub fn one_sided(&self) -> Option<OneSided> {
-        self.life.shared.memory.as_ref()?;
+        self.life.shared.memory.as_ref().filter(|_| self.life.shared.lock().peer_reads_max > 0)?;
         Some(OneSided { shared: Arc::clone(&self.life.shared) })
     }
 
