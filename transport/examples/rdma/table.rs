@@ -21,6 +21,8 @@ pub struct Options {
     pub json: bool,
     /// Only what has this in its name, and what that is compared with.
     pub only: String,
+    /// Nothing that needs timers.
+    pub no_timers: bool,
 }
 
 /// Who moves bytes: the far end moves them, from or to memory of the near one.
@@ -91,6 +93,13 @@ enum What {
     InFrames,
 }
 
+impl What {
+    /// Whether it is set up as connections are.
+    fn has_deadlines(self) -> bool {
+        matches!(self, What::Frames | What::InFrames)
+    }
+}
+
 struct Line {
     what: What,
     name: String,
@@ -145,7 +154,8 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
     let schedule = Schedule::new(&Key::from_bytes([7; 32]), b"C", b"R", 1);
     let key = schedule.bulk_key(Direction::ClientToServer, BulkAlgorithm::preference()[0]);
     let mut lines = lines();
-    let named = |line: &Line| line.name.contains(&options.only);
+    let named =
+        |line: &Line| line.name.contains(&options.only) && !(options.no_timers && line.what.has_deadlines());
     let wanted: Vec<bool> = lines.iter().map(named).collect();
     for _ in 0..REPEATS {
         for line in lines.iter_mut().zip(&wanted).filter_map(|(line, wanted)| wanted.then_some(line)) {
