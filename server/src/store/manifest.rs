@@ -83,6 +83,8 @@ pub(super) struct ManifestOp<B> {
     lease_ms: u64,
     leased: (ClientId, u64),
     meta: Meta,
+    /// Another attempt of the same put was published meanwhile.
+    repeats: bool,
     failed: Option<StoreError>,
     /// Before and after its record is written.
     job: Option<Job<B>>,
@@ -387,7 +389,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         };
         let chosen = put.generation.is_none();
         let leased = (client, self.now_ms + lease_ms);
-        let op = ManifestOp { ticket, chosen, lease_ms, leased, meta, failed: None, job: Some(job) };
+        let (repeats, failed, job) = (false, None, Some(job));
+        let op = ManifestOp { ticket, chosen, lease_ms, leased, meta, repeats, failed, job };
         self.manifest_ops.insert(id, op);
         self.wait(needs, Then::ManifestRecord(id));
         Ok(())
@@ -485,10 +488,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let current = self.manifests.names.get(&(namespace, name, refs)).copied();
         let published = current.and_then(|entry| self.manifests.meta(entry));
         let stored = published.map_or(0, |meta| meta.generation);
-        let superseded = stored >= generation && !planted::is(Bug::StaleGenerationAccepted);
+        let superseded = op.repeats || stored >= generation && !planted::is(Bug::StaleGenerationAccepted);
         // Two attempts of one put may be under way at once: the later one finds its like published.
-        let repeated =
-            published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
+        let repeated = op.repeats
+            || published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
         if superseded && !lost && (chosen || repeated) {
             // One that chose no generation is as good as published and replaced at once.
             let ticket = op.ticket;
@@ -516,6 +519,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         for chunk in op.meta.chunks.iter() {
             self.touch(*chunk);
+        }
+        // Another attempt of this put that ends after a delete must not bring the manifest back.
+        for other in self.manifest_ops.values_mut() {
+            let same = other.meta.name == op.meta.name && other.meta.generation == generation;
+            other.repeats |= same && other.meta.body == op.meta.body;
         }
         self.counters.manifests_put += 1;
         self.manifests.insert(entry, self.catalog.view(entry).tick, op.meta);
