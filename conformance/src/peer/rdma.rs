@@ -43,11 +43,11 @@ impl Asked {
 
     /// What the server is told of it.
     pub fn told(&self) -> QueuePair<'_> {
-        as_wire(&self.identity)
+        self.identity.as_wire()
     }
 
     pub fn connect(&self, theirs: &QueuePair<'_>) -> io::Result<()> {
-        self.endpoint.connect(&from_wire(theirs), true).map_err(failed)
+        self.endpoint.connect(&QueuePairIdentity::from_wire(theirs), true).map_err(failed)
     }
 
     /// The socket that stands for the queue pair, which was connected.
@@ -73,12 +73,12 @@ pub struct Offered {
 impl Offered {
     pub fn new(theirs: &QueuePair<'_>) -> io::Result<Offered> {
         let prepared = Prepared::new(&host()?.device).map_err(failed)?;
-        Ok(Offered { identity: prepared.identity(), prepared, theirs: from_wire(theirs) })
+        Ok(Offered { identity: prepared.identity(), prepared, theirs: QueuePairIdentity::from_wire(theirs) })
     }
 
     /// What the client is told of it.
     pub fn told(&self) -> QueuePair<'_> {
-        as_wire(&self.identity)
+        self.identity.as_wire()
     }
 
     /// The socket that stands for the queue pair, once the client has confirmed.
@@ -91,28 +91,6 @@ impl Offered {
 
 fn failed(error: RdmaError) -> io::Error {
     io::Error::other(error)
-}
-
-fn from_wire(wire: &QueuePair<'_>) -> QueuePairIdentity {
-    QueuePairIdentity {
-        number: wire.number,
-        packet_sequence: wire.packet_sequence,
-        gid: *wire.gid,
-        path_mtu_bytes: wire.path_mtu_bytes,
-        receive_credits: wire.receive_credits,
-        reads_max: wire.reads_max,
-    }
-}
-
-fn as_wire(own: &QueuePairIdentity) -> QueuePair<'_> {
-    QueuePair {
-        number: own.number,
-        packet_sequence: own.packet_sequence,
-        gid: &own.gid,
-        path_mtu_bytes: own.path_mtu_bytes,
-        receive_credits: own.receive_credits,
-        reads_max: own.reads_max,
-    }
 }
 
 // ---------------------------------------------------------------- carrying

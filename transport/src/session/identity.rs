@@ -20,7 +20,7 @@ pub struct QueuePairIdentity {
 }
 
 impl QueuePairIdentity {
-    pub(super) fn from_wire(wire: &QueuePair<'_>) -> QueuePairIdentity {
+    pub fn from_wire(wire: &QueuePair<'_>) -> QueuePairIdentity {
         QueuePairIdentity {
             number: wire.number,
             packet_sequence: wire.packet_sequence,
@@ -31,7 +31,7 @@ impl QueuePairIdentity {
         }
     }
 
-    pub(super) fn as_wire(&self) -> QueuePair<'_> {
+    pub fn as_wire(&self) -> QueuePair<'_> {
         QueuePair {
             number: self.number,
             packet_sequence: self.packet_sequence,
