@@ -99,20 +99,24 @@ impl MemKv {
 
     /// Every value of the case once, each lane its share; those that are written get the keys of this pass.
     fn timed(&mut self, case: &Case, act: Act) -> Result<Sample> {
-        let share = Case { in_flight: case.in_flight / CONNECTIONS, count: case.count / CONNECTIONS, ..*case };
+        let share = share_of(case);
         let bytes = (case.count * case.value_bytes) as u64;
         self.passes += u64::from(act == Act::Write);
         let (lanes, passes, process) = (&self.lanes, self.passes, &self.server.process);
-        Sample::of(bytes, || process.cpu_seconds(), || {
-            std::thread::scope(|scope| {
-                let start = |lane| scope.spawn(move || Lane::timed(lane, &share, act, passes));
-                let threads: Vec<_> = lanes.iter().map(start).collect();
-                threads.into_iter().try_for_each(|thread| match thread.join() {
-                    Ok(ended) => ended,
-                    Err(_) => bail!("a client's thread panicked"),
+        Sample::of(
+            bytes,
+            || process.cpu_seconds(),
+            || {
+                std::thread::scope(|scope| {
+                    let start = |lane| scope.spawn(move || Lane::timed(lane, &share, act, passes));
+                    let threads: Vec<_> = lanes.iter().map(start).collect();
+                    threads.into_iter().try_for_each(|thread| match thread.join() {
+                        Ok(ended) => ended,
+                        Err(_) => bail!("a client's thread panicked"),
+                    })
                 })
-            })
-        })
+            },
+        )
     }
 }
 
@@ -164,7 +168,7 @@ impl Peer for MemKv {
             lane.fill(case)?;
         }
         self.timed(case, Act::Write)?;
-        let share = Case { count: case.count / CONNECTIONS, ..*case };
+        let share = share_of(case);
         for lane in &mut self.lanes {
             lane.kept = lane.keys(&share, self.passes);
         }
@@ -175,12 +179,17 @@ impl Peer for MemKv {
     fn pass(&mut self, case: &Case, act: Act) -> Result<Sample> {
         let sample = self.timed(case, act)?;
         if act == Act::Write {
-            let share = Case { count: case.count / CONNECTIONS, ..*case };
+            let share = share_of(case);
             let passes = self.passes;
             self.lanes.iter().try_for_each(|lane| lane.delete(&lane.keys(&share, passes)))?;
         }
         Ok(sample)
     }
+}
+
+/// Each lane's part of a case.
+fn share_of(case: &Case) -> Case {
+    Case { in_flight: case.in_flight / CONNECTIONS, count: case.count / CONNECTIONS, ..*case }
 }
 
 async fn run(client: &Client, case: &Case, act: Act, keys: &[Vec<u8>], contents: &[Buf]) -> Result<()> {
