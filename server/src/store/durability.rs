@@ -7,7 +7,7 @@
 use super::*;
 use crate::store::format::SUPERBLOCK_OFFSETS;
 use crate::store::journal::{ENTRY_RECORDS_MAX, Entry, Listed};
-use crate::store::manifest::Deletion;
+use crate::store::remove::Deletion;
 use crate::store::space::{Flushing, JournalWaiter};
 
 /// Someone who goes on when everything he waits for is durable.

@@ -16,7 +16,7 @@ use std::ops::Bound;
 use memkv_transport::planted::{self, Bug};
 use zerocopy::{FromBytes, IntoBytes};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::*;
 use crate::store::durability::{Need, Then};
@@ -45,16 +45,6 @@ pub(super) struct Manifests {
     settling: bool,
 }
 
-/// A manifest's delete, while it waits for the removal of what the manifest replaced.
-#[derive(Debug)]
-pub(super) struct Deletion {
-    ticket: Ticket,
-    namespace: Vec<u8>,
-    name: Vec<u8>,
-    slot: Slot,
-    generation: Option<u64>,
-}
-
 pub(super) struct Meta {
     name: Name,
     pub generation: u64,
@@ -76,21 +66,35 @@ impl Meta {
 
 /// A manifest on its way.
 pub(super) struct ManifestOp<B> {
-    ticket: Ticket,
+    /// Who put it; those of further attempts too, so that there is one record of it, and one end.
+    putters: SmallVec<[Putter; 1]>,
     /// The store chose the generation.
     chosen: bool,
-    /// Its chunks were leased for so long, and it will be until then; 0: they were not.
-    lease_ms: u64,
-    leased: (ClientId, u64),
     meta: Meta,
-    /// Another attempt of the same put was published meanwhile.
-    repeats: bool,
     failed: Option<StoreError>,
     /// Before and after its record is written.
     job: Option<Job<B>>,
 }
 
+/// Someone who waits for a manifest to be published.
+struct Putter {
+    ticket: Ticket,
+    client: ClientId,
+    /// The chunks were leased for so long, and the manifest will be until then; 0: they were not.
+    lease_ms: u64,
+    until_ms: u64,
+}
+
 impl<B> ManifestOp<B> {
+    /// Whether this is an attempt of the same put, and may still end well.
+    fn is_attempt_of(&self, namespace: u16, put: &PutManifest<'_, B>, body: ValueInfo) -> bool {
+        let Meta { name: (in_namespace, name, refs), generation, body: of_body, .. } = &self.meta;
+        let generation = (!self.chosen).then_some(*generation);
+        (*in_namespace, &name[..], refs.is_some(), generation, *of_body)
+            == (namespace, put.name, put.role == Role::Refs, put.generation, body)
+            && self.failed.is_none()
+    }
+
     pub fn chunks(&self) -> impl Iterator<Item = EntryId> + '_ {
         self.meta.chunks.iter().copied()
     }
@@ -165,7 +169,7 @@ impl Manifests {
     }
 
     /// The manifests of role `Refs` of a name, by generation.
-    fn refs(&self, namespace: u16, name: &[u8]) -> impl DoubleEndedIterator<Item = (EntryId, &Meta)> {
+    pub fn refs(&self, namespace: u16, name: &[u8]) -> impl DoubleEndedIterator<Item = (EntryId, &Meta)> {
         let from = (namespace, name.to_vec(), Some(0));
         let to = (namespace, name.to_vec(), Some(u64::MAX));
         self.names.range(from..=to).map(|(_, id)| (*id, &self.by_entry[id]))
@@ -270,7 +274,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             return Ok(Some(Outcome::ManifestIncomplete { missing: checked.missing }));
         }
         let lease_ms = self.lease_chunks(client, &checked.entries, put.lease_ms);
-        self.start_manifest((client, ticket), put, (namespace, generation, lease_ms), body, checked.entries)?;
+        let putter = Putter { ticket, client, lease_ms, until_ms: self.now_ms + lease_ms };
+        // Were each attempt published, the last one to end might bring back what was deleted since the first did.
+        let under_way = self.manifest_ops.values_mut().find(|op| op.is_attempt_of(namespace, &put, body));
+        match under_way {
+            Some(op) => op.putters.push(putter),
+            None => self.start_manifest(putter, put, (namespace, generation), body, checked.entries)?,
+        }
         Ok(None)
     }
 
@@ -339,9 +349,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn start_manifest(
         &mut self,
-        (client, ticket): (ClientId, Ticket),
+        putter: Putter,
         put: PutManifest<'_, B>,
-        (namespace, generation, lease_ms): (u16, u64, u64),
+        (namespace, generation): (u16, u64),
         body: ValueInfo,
         entries: Vec<EntryId>,
     ) -> Result<(), StoreError> {
@@ -387,11 +397,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             chunks: entries.into(),
             after: 0,
         };
-        let chosen = put.generation.is_none();
-        let leased = (client, self.now_ms + lease_ms);
-        let (repeats, failed, job) = (false, None, Some(job));
-        let op = ManifestOp { ticket, chosen, lease_ms, leased, meta, repeats, failed, job };
-        self.manifest_ops.insert(id, op);
+        let (putters, chosen) = (smallvec![putter], put.generation.is_none());
+        self.manifest_ops.insert(id, ManifestOp { putters, chosen, meta, failed: None, job: Some(job) });
         self.wait(needs, Then::ManifestRecord(id));
         Ok(())
     }
@@ -482,21 +489,18 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let Some(op) = self.manifest_ops.get_mut(&id) else { return };
         op.failed = op.failed.take().or(failed);
         let (namespace, name, refs) = op.meta.name.clone();
-        let (generation, chosen, lease_ms) = (op.meta.generation, op.chosen, op.lease_ms);
+        let (generation, chosen) = (op.meta.generation, op.chosen);
         let lost = op.failed.is_some();
         let job = op.job.take();
         let current = self.manifests.names.get(&(namespace, name, refs)).copied();
         let published = current.and_then(|entry| self.manifests.meta(entry));
         let stored = published.map_or(0, |meta| meta.generation);
-        let superseded = op.repeats || stored >= generation && !planted::is(Bug::StaleGenerationAccepted);
-        // Two attempts of one put may be under way at once: the later one finds its like published.
-        let repeated = op.repeats
-            || published.is_some_and(|meta| meta.generation == generation && meta.body == op.meta.body);
-        if superseded && !lost && (chosen || repeated) {
+        let superseded = stored >= generation && !planted::is(Bug::StaleGenerationAccepted);
+        if superseded && !lost && chosen {
             // One that chose no generation is as good as published and replaced at once.
-            let ticket = op.ticket;
+            let putters = std::mem::take(&mut op.putters);
             self.withdraw_manifest(id, job);
-            return self.answer(ticket, Ok(Outcome::ManifestStored { generation, lease_ms }));
+            return self.answer_putters(generation, putters);
         }
         if superseded {
             op.failed.get_or_insert(StoreError::StaleGeneration { current: stored });
@@ -512,30 +516,30 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let Some(mut op) = self.manifest_ops.remove(&id) else { return };
         op.meta.after = self.manifests.removals;
         let entry = self.make_visible(&job);
-        if lease_ms > 0 {
+        for putter in op.putters.iter().filter(|putter| putter.lease_ms > 0) {
             // Evicted before what it names could be, it would make no room. One lease too many is only no lease.
-            let (client, until_ms) = op.leased;
-            let _ = self.leases.take(client, entry, until_ms);
+            let _ = self.leases.take(putter.client, entry, putter.until_ms);
         }
         for chunk in op.meta.chunks.iter() {
             self.touch(*chunk);
         }
-        // Another attempt of this put that ends after a delete must not bring the manifest back.
-        for other in self.manifest_ops.values_mut() {
-            let same = other.meta.name == op.meta.name && other.meta.generation == generation;
-            other.repeats |= same && other.meta.body == op.meta.body;
-        }
         self.counters.manifests_put += 1;
         self.manifests.insert(entry, self.catalog.view(entry).tick, op.meta);
-        self.answer(op.ticket, Ok(Outcome::ManifestStored { generation, lease_ms }));
+        self.answer_putters(generation, op.putters);
+    }
+
+    fn answer_putters(&mut self, generation: u64, putters: SmallVec<[Putter; 1]>) {
+        for Putter { ticket, lease_ms, .. } in putters {
+            self.answer(ticket, Ok(Outcome::ManifestStored { generation, lease_ms }));
+        }
     }
 
     fn end_failed_manifest(&mut self, id: OpId, job: Option<Job<B>>) {
         let Some(op) = self.manifest_ops.get_mut(&id) else { return };
         let error = op.failed.take().unwrap_or(StoreError::OutOfSpace);
-        let ticket = op.ticket;
+        let putters = std::mem::take(&mut op.putters);
         self.withdraw_manifest(id, job);
-        self.answer(ticket, Err(error));
+        putters.into_iter().for_each(|putter| self.answer(putter.ticket, Err(error.clone())));
     }
 
     /// Takes back what an unpublished manifest holds. Its record may be on a device: the journal says it is dead.
@@ -574,7 +578,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     /// The journals' positions that make every such removal so far durable.
-    fn manifest_removal_needs(&self) -> Vec<Need> {
+    pub(super) fn manifest_removal_needs(&self) -> Vec<Need> {
         let healthy = self.devices.iter().enumerate().filter(|(_, device)| !device.failed);
         let behind = healthy.filter(|(_, state)| state.journal.manifest_removals > state.journal.durable);
         behind
@@ -632,77 +636,6 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let mut plan = self.plan(id, shape, Key::new(namespace, name), 0..shape.body_blocks());
         plan.value = ValueInfo { length: info.length, checksum: info.checksum };
         Ok((info, plan))
-    }
-
-    /// Deletes a manifest, or those of role `Refs` of a name, up to a generation. Ends in [`Outcome::ManifestDeleted`].
-    //= MKV-DELM-1
-    //= MKV-DELM-2
-    pub fn delete_manifest(
-        &mut self,
-        now_ms: u64,
-        ticket: Ticket,
-        namespace: &[u8],
-        name: &[u8],
-        slot: Slot,
-        generation: Option<u64>,
-    ) {
-        self.advance(now_ms);
-        let deletion =
-            Deletion { ticket, namespace: namespace.to_vec(), name: name.to_vec(), slot, generation };
-        let settled = match (slot, self.namespaces.find(namespace)) {
-            (Slot::Published, Some(number)) => {
-                let found = self.manifests.published(number, name);
-                found.is_none_or(|(id, _)| self.manifests.is_settled(id))
-            }
-            (Slot::Refs, _) | (_, None) => true,
-        };
-        let needs = if settled { Vec::new() } else { self.manifest_removal_needs() };
-        self.wait(needs, Then::DeleteManifest(Box::new(deletion)));
-    }
-
-    /// What the manifest replaced will not come back.
-    pub(super) fn delete_manifest_now(&mut self, deletion: Deletion) {
-        let Deletion { ticket, namespace, name, slot, generation } = deletion;
-        let result = self.begin_delete_manifest(&namespace, &name, slot, generation);
-        match result {
-            Ok(_) | Err(StoreError::NotFound) => {
-                let needs = self.removal_needs();
-                let result = result.map(|generation| Outcome::ManifestDeleted { generation });
-                self.wait(needs, Then::Answer(ticket, result));
-            }
-            Err(error) => self.answer(ticket, Err(error)),
-        }
-    }
-
-    fn begin_delete_manifest(
-        &mut self,
-        namespace: &[u8],
-        name: &[u8],
-        slot: Slot,
-        generation: Option<u64>,
-    ) -> Result<u64, StoreError> {
-        self.accepting()?;
-        check_name(namespace, name)?;
-        let number = self.namespaces.find(namespace).ok_or(StoreError::NotFound)?;
-        let found: Vec<_> = match slot {
-            Slot::Published => self.manifests.published(number, name).into_iter().collect(),
-            Slot::Refs => self.manifests.refs(number, name).collect(),
-        };
-        let stored = found.iter().map(|(_, meta)| meta.generation).min().ok_or(StoreError::NotFound)?;
-        let generation_max = generation.unwrap_or(u64::MAX);
-        if stored > generation_max {
-            return Err(StoreError::StaleGeneration { current: stored });
-        }
-        let gone: Vec<_> = found
-            .into_iter()
-            .filter(|(_, meta)| meta.generation <= generation_max)
-            .map(|(id, meta)| (id, meta.generation))
-            .collect();
-        for (id, _) in &gone {
-            self.remove_manifest(*id);
-            self.counters.manifests_deleted += 1;
-        }
-        Ok(gone.into_iter().map(|(_, generation)| generation).max().unwrap_or(stored))
     }
 
     /// The published names of a namespace that begin with a prefix, in byte order, after a cursor (empty: from the start).
@@ -787,7 +720,7 @@ fn role_of(byte: u8) -> Option<Role> {
     }
 }
 
-fn check_name(namespace: &[u8], name: &[u8]) -> Result<(), StoreError> {
+pub(super) fn check_name(namespace: &[u8], name: &[u8]) -> Result<(), StoreError> {
     let fits = (1..=MANIFEST_NAME_BYTES_MAX).contains(&name.len()) && namespace.len() <= NAMESPACE_BYTES_MAX;
     if fits { Ok(()) } else { Err(StoreError::InvalidKey) }
 }

@@ -1,10 +1,21 @@
-//! How values leave: deleted by a client, or lost with the bytes under them.
+//! How values and manifests leave: deleted by a client, or lost with the bytes under them.
 
 use memkv_transport::planted::{self, Bug};
 
 use super::*;
 use crate::store::durability::Then;
 use crate::store::journal::Entry;
+use crate::store::manifest::check_name;
+
+/// A manifest's delete, while it waits for the removal of what the manifest replaced.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    ticket: Ticket,
+    namespace: Vec<u8>,
+    name: Vec<u8>,
+    slot: Slot,
+    generation: Option<u64>,
+}
 
 impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// Deletes a value. Ends in [`Outcome::Deleted`] once it is durable, or in `NotFound`, `Referenced` or `Leased`.
@@ -42,6 +53,77 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         self.remove_entry(id);
         self.counters.deletes += 1;
         Ok(())
+    }
+
+    /// Deletes a manifest, or those of role `Refs` of a name, up to a generation. Ends in [`Outcome::ManifestDeleted`].
+    //= MKV-DELM-1
+    //= MKV-DELM-2
+    pub fn delete_manifest(
+        &mut self,
+        now_ms: u64,
+        ticket: Ticket,
+        namespace: &[u8],
+        name: &[u8],
+        slot: Slot,
+        generation: Option<u64>,
+    ) {
+        self.advance(now_ms);
+        let deletion =
+            Deletion { ticket, namespace: namespace.to_vec(), name: name.to_vec(), slot, generation };
+        let settled = match (slot, self.namespaces.find(namespace)) {
+            (Slot::Published, Some(number)) => {
+                let found = self.manifests.published(number, name);
+                found.is_none_or(|(id, _)| self.manifests.is_settled(id))
+            }
+            (Slot::Refs, _) | (_, None) => true,
+        };
+        let needs = if settled { Vec::new() } else { self.manifest_removal_needs() };
+        self.wait(needs, Then::DeleteManifest(Box::new(deletion)));
+    }
+
+    /// What the manifest replaced will not come back.
+    pub(super) fn delete_manifest_now(&mut self, deletion: Deletion) {
+        let Deletion { ticket, namespace, name, slot, generation } = deletion;
+        let result = self.begin_delete_manifest(&namespace, &name, slot, generation);
+        match result {
+            Ok(_) | Err(StoreError::NotFound) => {
+                let needs = self.removal_needs();
+                let result = result.map(|generation| Outcome::ManifestDeleted { generation });
+                self.wait(needs, Then::Answer(ticket, result));
+            }
+            Err(error) => self.answer(ticket, Err(error)),
+        }
+    }
+
+    fn begin_delete_manifest(
+        &mut self,
+        namespace: &[u8],
+        name: &[u8],
+        slot: Slot,
+        generation: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        self.accepting()?;
+        check_name(namespace, name)?;
+        let number = self.namespaces.find(namespace).ok_or(StoreError::NotFound)?;
+        let found: Vec<_> = match slot {
+            Slot::Published => self.manifests.published(number, name).into_iter().collect(),
+            Slot::Refs => self.manifests.refs(number, name).collect(),
+        };
+        let stored = found.iter().map(|(_, meta)| meta.generation).min().ok_or(StoreError::NotFound)?;
+        let generation_max = generation.unwrap_or(u64::MAX);
+        if stored > generation_max {
+            return Err(StoreError::StaleGeneration { current: stored });
+        }
+        let gone: Vec<_> = found
+            .into_iter()
+            .filter(|(_, meta)| meta.generation <= generation_max)
+            .map(|(id, meta)| (id, meta.generation))
+            .collect();
+        for (id, _) in &gone {
+            self.remove_manifest(*id);
+            self.counters.manifests_deleted += 1;
+        }
+        Ok(gone.into_iter().map(|(_, generation)| generation).max().unwrap_or(stored))
     }
 
     /// Takes an entry that no manifest names out of the catalogue, and says so in the journals.

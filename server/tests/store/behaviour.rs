@@ -157,6 +157,7 @@ behaviour! {
     a_manifest_holds_its_chunks
     manifests_survive_a_restart
     generations_only_rise
+    attempts_of_one_put_are_one
     a_deleted_value_stays_deleted
     leases_keep_others_from_deleting
     names_are_listed_in_order
@@ -521,6 +522,38 @@ fn generations_only_rise(world: &dyn World) {
         );
     }
     assert_eq!(rig.get_manifest(b"m").as_deref(), Some(&[4][..]));
+}
+
+/// A client that lost its connection puts again what may still be under way.
+fn attempts_of_one_put_are_one(world: &dyn World) {
+    let mut rig = fresh(world);
+    for generation in [Some(5), None] {
+        let before = rig.store.counters().manifests_put;
+        let attempts = [(CLIENT, b"body"), (OTHER, b"body"), (CLIENT, b"else")].map(|(client, body)| {
+            let (ticket, body) = (rig.ticket(), blocks(body));
+            let put = PutManifest {
+                namespace: b"ns",
+                name: b"m",
+                generation,
+                role: Role::Both,
+                chunks: &[],
+                body,
+                lease_ms: 0,
+            };
+            rig.store.put_manifest(0, client, ticket, put);
+            ticket
+        });
+        let [first, second, third] = attempts.map(|ticket| rig.end(ticket));
+        assert!(matches!(first, Ok(Outcome::ManifestStored { .. })), "{first:?}");
+        assert_eq!(first, second);
+        // Another body is another put.
+        match generation {
+            Some(current) => assert_eq!(third, Err(StoreError::StaleGeneration { current })),
+            None => assert_eq!(third, Ok(Outcome::ManifestStored { generation: 7, lease_ms: 0 })),
+        }
+        let published = 1 + u64::from(generation.is_none());
+        assert_eq!(rig.store.counters().manifests_put - before, published);
+    }
 }
 
 fn a_deleted_value_stays_deleted(world: &dyn World) {
