@@ -50,8 +50,9 @@ pub struct Model {
     /// When a delete of a chunk last began or ended.
     deleted: BTreeMap<ChunkId, u64>,
     events: u64,
-    /// How often the server died.
+    /// How often the server died, and how often of that with the power.
     deaths: u32,
+    power_losses: u32,
 }
 
 /// A moment, as the model remembers it.
@@ -59,6 +60,7 @@ pub struct Model {
 pub struct Since {
     ms: u64,
     deaths: u32,
+    power_losses: u32,
     event: u64,
 }
 
@@ -129,6 +131,7 @@ impl Model {
             deleted: BTreeMap::new(),
             events: 0,
             deaths: 0,
+            power_losses: 0,
         }
     }
 
@@ -299,6 +302,7 @@ impl Model {
         // Leases die with the process.
         self.chunks.values_mut().for_each(|held| held.leased_until_ms = 0);
         if power {
+            self.power_losses += 1;
             self.chunks.clear();
         }
     }
@@ -306,12 +310,13 @@ impl Model {
     // ------------------------------------------------------------ chunks
 
     pub fn since(&self, now_ms: u64) -> Since {
-        Since { ms: now_ms, deaths: self.deaths, event: self.events }
+        Since { ms: now_ms, deaths: self.deaths, power_losses: self.power_losses, event: self.events }
     }
 
-    /// A write that began then was acknowledged: the value is there, and leased. A delete may have come between.
+    /// A write that began then was acknowledged: the value is there, and leased. A delete may have come between, or
+    /// the server lost power while the answer was on its way.
     pub fn chunk_acknowledged(&mut self, chunk: ChunkId, since: Since) {
-        if self.untouched(chunk).is_none_or(|deleted| deleted > since.event) {
+        if !self.untouched_since(chunk, since) || since.power_losses != self.power_losses {
             return;
         }
         self.events += 1;
@@ -343,20 +348,21 @@ impl Model {
         }
     }
 
-    /// When the chunk was last asked to be deleted; `None` while that may be happening.
-    pub fn untouched(&self, chunk: ChunkId) -> Option<u64> {
+    /// Whether nobody has asked to delete the chunk since.
+    fn untouched_since(&self, chunk: ChunkId, since: Since) -> bool {
         let may_happen = self.deleting.contains_key(&chunk) || self.deleted_late.contains(&chunk);
-        (!may_happen).then(|| self.deleted.get(&chunk).copied().unwrap_or(0))
+        !may_happen && self.deleted.get(&chunk).is_none_or(|deleted| *deleted <= since.event)
     }
 
-    /// Whether the server has not died since.
-    pub fn lives_since(&self, since: Since) -> bool {
-        since.deaths == self.deaths
+    /// When a lease ends that was taken since then, at the earliest; 0: it may be gone already, for it dies with the server.
+    fn leased_until(&self, since: Since) -> u64 {
+        if since.deaths == self.deaths { since.ms + self.lease_ms } else { 0 }
     }
 
-    /// When a lease ends that was taken since then, at the earliest; 0: it may be gone already.
-    pub fn leased_until(&self, since: Since) -> u64 {
-        if self.lives_since(since) { since.ms + self.lease_ms } else { 0 }
+    /// Whether a chunk that was leased since then is still. Its client's own delete ends the lease, which may have come right
+    /// behind it: the answer that tells of the lease may be read from a disk, and come after that of the delete.
+    pub fn still_leased(&self, chunk: ChunkId, since: Since, now_ms: u64) -> bool {
+        self.leased_until(since) > now_ms && self.untouched_since(chunk, since)
     }
 
     /// The chunks that must be there now. One that is in this list when something begins and again, with the same number, when it
@@ -508,5 +514,28 @@ mod tests {
         assert!(model.must_be_there(0).is_empty());
         model.chunk_acknowledged(7, model.since(0));
         assert!(model.must_be_there(0).contains_key(&7));
+    }
+
+    #[test]
+    fn an_acknowledgement_may_outlive_what_it_is_of() {
+        for power in [false, true] {
+            let mut model = Model::new(Trust::Full, 0);
+            let since = model.since(0);
+            model.server_died(power);
+            model.chunk_acknowledged(7, since);
+            assert_eq!(model.must_be_there(0).is_empty(), power);
+        }
+    }
+
+    #[test]
+    fn a_lease_ends_with_a_delete_that_was_asked_for_after_it() {
+        let mut model = Model::new(Trust::Full, 100);
+        let since = model.since(0);
+        assert!(model.still_leased(7, since, 99));
+        assert!(!model.still_leased(7, since, 100));
+        model.chunk_delete_begins(7);
+        model.chunk_delete_ends(7, true);
+        assert!(!model.still_leased(7, since, 99));
+        assert!(model.still_leased(7, model.since(0), 99));
     }
 }

@@ -97,10 +97,8 @@ pub struct Operation {
     since: Since,
     /// The chunks that had to be there when it began.
     there: BTreeMap<ChunkId, u64>,
-    /// The version whose chunks it fetches, and how long they are leased to it.
-    fetched: Option<(Version, u64)>,
-    /// How often each of these chunks had been asked to be deleted by then; `None` when that was going on.
-    deletes: Vec<Option<u64>>,
+    /// The version whose chunks it fetches, and since when they may be leased to it.
+    fetched: Option<(Version, Since)>,
 }
 
 /// What comes of progress.
@@ -141,7 +139,6 @@ impl Operation {
             since: model.since(judge.now_ms),
             there: model.must_be_there(judge.now_ms),
             fetched: None,
-            deletes: Vec::new(),
         };
         (operation, message)
     }
@@ -331,25 +328,20 @@ impl Operation {
         let mut unique = chunks;
         unique.sort_unstable();
         unique.dedup();
-        self.fetched = Some((version, judge.model.leased_until(self.since)));
-        self.deletes = unique.iter().map(|chunk| judge.model.untouched(*chunk)).collect();
+        self.fetched = Some((version, self.since));
         let mut message = core.message();
         self.stage = fetch(&mut message, unique);
         Ok(Next::Call(message))
     }
 
     /// Whether a chunk cannot have gone.
-    fn must_be_there(&self, place: usize, chunk: ChunkId, judge: &mut Judge<'_>) -> bool {
-        let Some((version, leased_until_ms)) = self.fetched else {
+    fn must_be_there(&self, chunk: ChunkId, judge: &mut Judge<'_>) -> bool {
+        let Some((version, since)) = self.fetched else {
             let now = judge.model.must_be_there(judge.now_ms);
             return now.get(&chunk).is_some_and(|number| self.there.get(&chunk) == Some(number));
         };
         let trust = judge.model.trust();
-        let untouched = judge.model.untouched(chunk);
-        let untouched = untouched.is_some() && self.deletes.get(place) == Some(&untouched);
-        // The lease died with the server.
-        let leased = leased_until_ms > judge.now_ms && judge.model.lives_since(self.since) && untouched;
-        if leased {
+        if judge.model.still_leased(chunk, since, judge.now_ms) {
             return trust >= Trust::Evicting;
         }
         let shown = self.tag.map(|tag| judge.model.shown(tag)).unwrap_or_default();
@@ -371,13 +363,11 @@ impl Operation {
             Ok(statuses) => statuses,
             Err(error) => return passing(error, judge.model.trust()),
         };
-        for (place, ((chunk, status), value)) in
-            chunks.iter().zip(statuses).zip(&collected.values).enumerate()
-        {
+        for ((chunk, status), value) in chunks.iter().zip(statuses).zip(&collected.values) {
             match status {
                 ReadStatus::Read { .. } if value.to_vec() == *content::bytes(*chunk) => {}
                 ReadStatus::Read { .. } => return Err(format!("chunk {chunk} has bytes nobody wrote")),
-                ReadStatus::Miss if self.must_be_there(place, *chunk, judge) => {
+                ReadStatus::Miss if self.must_be_there(*chunk, judge) => {
                     return Err(format!("chunk {chunk} is lost ({:?})", self.plan));
                 }
                 ReadStatus::Miss => {}
@@ -399,7 +389,7 @@ impl Operation {
         };
         for (chunk, length) in chunks.iter().zip(lengths) {
             let whole = content::bytes(*chunk).len() as u64;
-            if length != whole && (length != 0 || self.must_be_there(0, *chunk, judge)) {
+            if length != whole && (length != 0 || self.must_be_there(*chunk, judge)) {
                 return Err(format!("chunk {chunk} exists with {length} bytes, not {whole}"));
             }
         }
