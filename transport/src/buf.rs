@@ -174,7 +174,7 @@ impl BufPool {
     /// Takes blocks from huge pages from now on, as far as so many bytes go; pages appear as they are used. Answers whether
     /// the system had them reserved. A pool that has memory of its own already keeps that.
     pub fn use_huge_pages(&self, size_bytes: usize) -> std::io::Result<bool> {
-        let memory = HugeMemory::map(size_bytes.min(self.budget_size_bytes()))?;
+        let memory = HugeMemory::map(size_bytes.min(self.budget_size_bytes() + self.0.kept_size_bytes_max))?;
         let reserved = memory.is_reserved();
         let mut shelves = self.0.lock();
         if shelves.shared.is_none() {
