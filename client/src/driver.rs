@@ -31,6 +31,7 @@ use crate::core::{
 };
 use crate::error::{ConnectionError, Error, PeerMisbehaved};
 use crate::local::{self, Connected};
+use crate::operation::read::inline_sizes;
 #[cfg(target_os = "linux")]
 use crate::rdma::Asked;
 use crate::uri::Endpoint;
@@ -312,6 +313,7 @@ async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify
         Err(error) => return end(&shared, id, error),
     };
     let Connected { mut reader, writer, requests_in_flight_max, sharing, local: is_local } = connected;
+    reader.sum(inline_sizes);
     tracing::debug!(server = %shared.config.server, slot = id.slot(), is_local, ?sharing, "connected");
     let one_sided = matches!(sharing, Sharing::OneSided(_));
     leaves.store(is_local || one_sided, Ordering::Release);

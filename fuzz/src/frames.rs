@@ -1,10 +1,12 @@
 //! Frames on an established connection: right ones, changed ones, and wrong ones under a MAC that holds.
 
 use arbitrary::{Result, Unstructured};
+use memkv_server::service::payload::inline_sizes;
 use memkv_transport::receiver::{Next, Receiver};
-use memkv_wire::ControlBuf;
+use memkv_transport::sums::Sum;
 use memkv_wire::arbitrary::request;
 use memkv_wire::frame::{HEADER_SIZE_BYTES, Header};
+use memkv_wire::{ControlBuf, checksum};
 use zerocopy::IntoBytes as _;
 
 use crate::pair::Pair;
@@ -27,6 +29,7 @@ pub fn run(data: &[u8]) {
 
 fn draw(u: &mut Unstructured<'_>) -> Result<()> {
     let mut pair = Pair::new();
+    pair.receiver.sum(inline_sizes);
     let (mut stream, mut sent) = (Vec::new(), Vec::new());
     // Whether everything in the stream so far is as the sealer made it.
     let mut right = true;
@@ -108,6 +111,16 @@ fn some_bytes(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(u.bytes(length)?.to_vec())
 }
 
+/// Checksums come for all of a payload's pieces or for none.
+fn check_sums(sums: &[Sum], mut payload: &[u8]) {
+    for sum in sums {
+        let (piece, rest) = payload.split_at(sum.size_bytes as usize);
+        assert_eq!(sum.checksum, checksum::block(piece));
+        payload = rest;
+    }
+    assert!(sums.is_empty() || payload.is_empty());
+}
+
 /// Gives the stream to the receiver in parts of any size, and counts what comes out.
 fn receive(receiver: &mut Receiver, stream: &[u8], u: &mut Unstructured<'_>, sent: &[Sent]) -> Result<usize> {
     let (mut at, mut count) = (0, 0);
@@ -118,6 +131,7 @@ fn receive(receiver: &mut Receiver, stream: &[u8], u: &mut Unstructured<'_>, sen
                     if let Some(sent) = sent.get(count) {
                         assert_eq!(frame.control, sent.control);
                         assert_eq!(frame.payload.as_deref().unwrap_or_default(), sent.payload);
+                        check_sums(frame.sums, &sent.payload);
                     }
                     count += 1;
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use memkv_client::core::{CallId, Command, ConnectionId, Core, Progress, Settings};
 use memkv_client::error::{ConnectionError, PeerMisbehaved};
+use memkv_client::operation::read::inline_sizes;
 use memkv_transport::buf::BufPool;
 use memkv_transport::error::TransportError;
 use memkv_transport::link::{Arrival, End};
@@ -233,7 +234,8 @@ impl Seat {
                     ReplyStep::NeedBytes(setup) => wire.state = State::Connecting(Box::new(setup)),
                     ReplyStep::Established(established) => {
                         wire.unsent.extend(established.confirmation);
-                        let (sealer, receiver) = established.channel.split(self.pool.clone());
+                        let (sealer, mut receiver) = established.channel.split(self.pool.clone());
+                        receiver.sum(inline_sizes);
                         wire.state = State::Open { sealer: Box::new(sealer), receiver: Box::new(receiver) };
                         let in_flight_max = established.server.requests_in_flight_max;
                         self.core.connected(millis(now), wire.id, in_flight_max);

@@ -477,7 +477,8 @@ impl Running {
             ConfirmationStep::NeedBytes(setup) => Some((Peer::Confirming { setup, reply }, moved)),
             ConfirmationStep::Accepted(accepted) => {
                 let id = self.service.connected(millis(now), &accepted.client.client_id);
-                let (sealer, receiver) = accepted.channel.split(self.pool.clone());
+                let (sealer, mut receiver) = accepted.channel.split(self.pool.clone());
+                receiver.sum(payload::inline_sizes);
                 let open = OpenPeer {
                     id,
                     sealer,
@@ -551,7 +552,8 @@ impl Running {
             let empty = Buf::default();
             let bytes = frame.payload.as_ref().unwrap_or(&empty);
             let mut pieces = Vec::new();
-            let split = payload::split(&request, bytes, &mut pieces);
+            let payload = payload::Payload { bytes, sums: frame.sums };
+            let split = payload::split(&request, payload, &mut pieces);
             let frame = service::Frame {
                 request_id: frame.request_id,
                 last: frame.last,

@@ -8,6 +8,7 @@
 //! - [`planted`]: bugs that the simulation has to find, in no build but its own;
 //! - [`link`]: a byte link in virtual time, with faults, for simulations;
 //! - [`shared`]: memory that two processes of one host share;
+//! - [`sums`]: checksums of payloads, made as they come;
 //! - [`stream`], [`net`], [`tcp`] and [`local`]: all this over asynchronous byte streams;
 //! - `rdma`, on Linux: the same over queue pairs.
 //!
@@ -32,5 +33,6 @@ pub mod sealer;
 pub mod session;
 pub mod shared;
 pub mod stream;
+pub mod sums;
 pub mod tcp;
 pub mod verify;

@@ -21,6 +21,7 @@ use zerocopy::IntoBytes;
 use crate::buf::{BUFFER_SIZE_BYTES_MAX, Buf, BufMut, BufPool, PoolError};
 use crate::error::{FrameError, TransportError};
 use crate::planted::{self, Bug};
+use crate::sums::{Pieces, Sum, Sums};
 
 /// How much is read ahead of what is needed.
 pub const READ_AHEAD_SIZE_BYTES: usize = 16 * 1024;
@@ -46,6 +47,8 @@ pub struct Frame<'a> {
     /// Whole words, aligned to 8 bytes, not yet decoded.
     pub control: &'a [u8],
     pub payload: Option<Buf>,
+    /// The checksums of the payload's pieces, if they were asked for ([`Receiver::sum`]): all of them or none.
+    pub sums: &'a [Sum],
 }
 
 /// What a receiver has, or lacks.
@@ -159,6 +162,8 @@ pub struct Receiver {
     stage: Stage,
     /// The tag in the making while a payload is filled; fresh at all other times. Beside the stage, which moves often.
     hasher: BulkHasher,
+    /// As the tag, and fresh when a frame's head is whole.
+    sums: Sums,
     /// The control message of the frame in progress, in words so that it is aligned.
     control: Vec<u64>,
     control_size_bytes: usize,
@@ -171,6 +176,7 @@ impl Receiver {
     pub(crate) fn new(opener: Opener, pool: BufPool, leftover: &[u8]) -> Receiver {
         Receiver {
             hasher: opener.bulk_key.begin(),
+            sums: Sums::default(),
             opener,
             pool,
             ahead: ReadAhead::holding(leftover),
@@ -179,6 +185,11 @@ impl Receiver {
             control_size_bytes: 0,
             head_expected_size_bytes: None,
         }
+    }
+
+    /// Makes the checksums of payloads' pieces as their bytes come.
+    pub fn sum(&mut self, pieces: Pieces) {
+        self.sums.of(pieces);
     }
 
     /// Where payloads take their memory from.
@@ -231,8 +242,9 @@ impl Receiver {
                 assert!(*filled <= extent.control_size_bytes);
             }
             Stage::Filling { payload, filled, .. } if payload.len() - *filled >= DIRECT_SIZE_BYTES_MIN => {
-                self.hasher.update(&payload[*filled..][..received_size_bytes]);
-                *filled += received_size_bytes;
+                let end = *filled + received_size_bytes;
+                hash(&mut self.hasher, &mut self.sums, &payload[..end], *filled);
+                *filled = end;
             }
             Stage::Head | Stage::Control { .. } | Stage::Filling { .. } => {
                 self.ahead.advance(received_size_bytes)
@@ -327,6 +339,7 @@ impl Receiver {
             last: header.flags().last(),
             control: &self.control.as_bytes()[..self.control_size_bytes],
             payload,
+            sums: self.sums.made(),
         }
     }
 
@@ -356,6 +369,7 @@ impl Receiver {
         }
         let control = &self.control.as_bytes()[..extent.control_size_bytes];
         self.opener.open(&header, control).map_err(|error| self.fail(error))?;
+        self.sums.begin(&self.control.as_bytes()[..extent.control_size_bytes], extent.payload_size_bytes);
         let large = extent.payload_size_bytes >= LARGE_PAYLOAD_SIZE_BYTES;
         self.head_expected_size_bytes = large.then_some(HEADER_SIZE_BYTES + extent.control_size_bytes);
         let stage = match extent.payload_size_bytes {
@@ -372,7 +386,7 @@ impl Receiver {
         mut filled: usize,
     ) -> Result<(Stage, Option<Step>), FrameError> {
         let moved = self.ahead.move_into(&mut payload[filled..]);
-        self.hasher.update(&payload[filled..][..moved]);
+        hash(&mut self.hasher, &mut self.sums, &payload[..filled + moved], filled);
         filled += moved;
         let tag: Option<Tag> = match payload.len() - filled {
             0 => self.ahead.bytes().first_chunk().copied(),
@@ -410,6 +424,16 @@ impl Receiver {
         self.stage = Stage::Failed(error);
         error
     }
+}
+
+/// Authenticates what came of a payload behind `before`, and checksums the pieces that are whole by it: each while it is in cache.
+fn hash(hasher: &mut BulkHasher, sums: &mut Sums, filled: &[u8], mut before: usize) {
+    while let Some(end) = sums.end().filter(|end| *end <= filled.len()) {
+        hasher.update(&filled[before..end]);
+        sums.filled(&filled[..end]);
+        before = end;
+    }
+    hasher.update(&filled[before..]);
 }
 
 /// Bytes received ahead of their use.

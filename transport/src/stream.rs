@@ -25,6 +25,7 @@ use crate::session::{
     AwaitConnect, AwaitReply, Channel, ClientInfo, ClientTerms, ConfirmationStep, ConnectStep, Nonce,
     QueuePairIdentity, ReplyStep, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupPermit,
 };
+use crate::sums::Pieces;
 
 /// Frames a writer queues before it is full.
 pub const QUEUE_FRAMES_MAX: usize = 512;
@@ -64,6 +65,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// What is read from.
     pub fn io_mut(&mut self) -> &mut R {
         &mut self.io
+    }
+
+    /// As [`Receiver::sum`].
+    pub fn sum(&mut self, pieces: Pieces) {
+        self.receiver.sum(pieces);
     }
 
     /// The key of the peer's tags.

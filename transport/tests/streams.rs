@@ -11,6 +11,8 @@ use memkv_transport::receiver::{Next, Receiver};
 use memkv_transport::sealer::Sealer;
 use memkv_transport::session::{ConfirmationStep, ConnectStep, ReplyStep};
 use memkv_transport::stream::{Outgoing, Reader, Writer};
+use memkv_transport::sums::Sum;
+use memkv_wire::checksum;
 use memkv_wire::mac::BulkAlgorithm;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -299,6 +301,50 @@ fn a_faulty_link_carries_a_beginning_of_everything() {
     let whole = outcomes.iter().filter(|outcome| outcome.replies == REQUESTS).count();
     assert!((10..190).contains(&whole), "{whole} of 200 runs met no fault");
     assert_eq!(run(77, options), outcomes[77], "one seed, one run");
+}
+
+/// Whoever asks for them gets the checksums of a payload's pieces with it, however its bytes came.
+#[test]
+fn payloads_come_with_the_checksums_of_their_pieces() {
+    const SIZES: [usize; 3] = [30_000, 1, 39_999];
+    fn listed(_: &[u8], sizes_bytes: &mut Vec<u32>) {
+        sizes_bytes.extend(SIZES.map(|size_bytes| size_bytes as u32));
+    }
+    let whole = SIZES.iter().sum();
+    let bytes = payload(0, whole);
+    let sums: Vec<Sum> = SIZES
+        .iter()
+        .scan(0, |end, size_bytes| {
+            *end += size_bytes;
+            let checksum = checksum::block(&bytes[*end - size_bytes..*end]);
+            Some(Sum { size_bytes: *size_bytes as u32, checksum })
+        })
+        .collect();
+    for step in [1000, 4096, 29_999, 65_536, usize::MAX] {
+        let mut pair = pair(ALGORITHMS[1], 1, 2);
+        let receiver = &mut pair.server.1;
+        receiver.sum(listed);
+        // Those of the second are not in the list's sizes, and the third has no payload.
+        let (stream, _, _) = stream(&mut pair.client.0, &[whole, whole - 1, 0, whole]);
+        let mut stream = &stream[..];
+        let mut received = Vec::new();
+        while received.len() < 4 {
+            match receiver.next_frame().unwrap() {
+                Next::Frame(frame) => received.push((frame.payload.is_some(), frame.sums.to_vec())),
+                Next::NeedBytes => {
+                    let space = receiver.space();
+                    let count = space.len().min(stream.len()).min(step);
+                    space[..count].copy_from_slice(&stream[..count]);
+                    receiver.advance(count);
+                    stream = &stream[count..];
+                }
+                Next::Blocked { .. } => panic!("the pool is large enough"),
+            }
+        }
+        assert_eq!(received[0], (true, sums.clone()), "by {step}");
+        assert_eq!(received[1..3], [(true, Vec::new()), (false, Vec::new())], "by {step}");
+        assert_eq!(received[3].1.len(), 3, "by {step}");
+    }
 }
 
 /// A small frame goes before large ones of other messages that were not begun, and never before one of its own.

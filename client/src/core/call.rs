@@ -6,6 +6,7 @@ use std::sync::Arc;
 use memkv_transport::buf::Buf;
 use memkv_transport::planted::{self, Bug};
 use memkv_transport::stream::Beside;
+use memkv_transport::sums::Sum;
 use memkv_transport::verify::Checker;
 use memkv_wire::control::ControlBuf;
 use memkv_wire::{EncodeError, Operation, Request};
@@ -151,6 +152,8 @@ pub struct Reply {
     pub(super) control: Vec<u8>,
     /// The bytes that came with it.
     pub payload: Option<Buf>,
+    /// The checksums of its pieces that were made as they came.
+    pub(crate) sums: Vec<Sum>,
     /// What bytes are checked with that the server's device put in the client's memory; `None` where they came another way.
     pub checker: Option<Arc<Checker>>,
 }
@@ -158,7 +161,14 @@ pub struct Reply {
 impl Reply {
     #[cfg(test)]
     pub(crate) fn new(control: Vec<u8>, payload: Option<Buf>) -> Self {
-        Self { control, payload, checker: None }
+        Self { control, payload, ..Self::default() }
+    }
+
+    /// Keeps nothing but its memory.
+    pub(super) fn clear(&mut self) {
+        self.control.clear();
+        self.sums.clear();
+        (self.payload, self.checker) = (None, None);
     }
 
     /// The control message, not decoded.

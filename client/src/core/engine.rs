@@ -6,7 +6,7 @@ use memkv_transport::planted::{self, Bug};
 use memkv_transport::receiver::Frame;
 use memkv_wire::{Response, Retry, Status, control};
 
-use super::call::{Call, CallId, Class, Message, Place, Reply, Verdict};
+use super::call::{Call, CallId, Class, Message, Place, Verdict};
 use super::connection::{Connection, ConnectionId, Naming, Sharing, State};
 use super::{Command, Core, SPARE_MESSAGES_MAX};
 use crate::error::{ConnectionError, Error, PeerMisbehaved};
@@ -253,21 +253,21 @@ impl Core {
         let sent_whole = outstanding.sent_whole();
         if !call.abandoned && call.verdict == Verdict::Done {
             call.answered = true;
-            let mut control = self.spare_replies.pop().unwrap_or_default();
-            control.clear();
-            control.extend_from_slice(frame.control);
+            let mut reply = self.spare_replies.pop().unwrap_or_default();
+            reply.control.extend_from_slice(frame.control);
+            reply.sums.extend_from_slice(frame.sums);
+            reply.payload = frame.payload;
             if planted::is(Bug::ReplyBufferReused)
                 && let Some(unread) = call.inbox.back_mut()
             {
-                unread.control.clone_from(&control);
+                unread.control.clone_from(&reply.control);
             }
             let to =
                 if planted::now_and_then(Bug::ReplyToAnotherCall, 4) { self.another_call(id) } else { id };
-            let checker = match &self.connections[slot].sharing {
+            reply.checker = match &self.connections[slot].sharing {
                 Sharing::OneSided(checker) => Some(Arc::clone(checker)),
                 Sharing::No | Sharing::Mapped => None,
             };
-            let reply = Reply { control, payload: frame.payload, checker };
             self.calls[to.slot as usize].inbox.push_back(reply);
             // The end of a call wakes its owner too.
             if !(last && sent_whole) {

@@ -93,7 +93,8 @@ pub struct Core {
     free_calls: Vec<u32>,
     queued: [VecDeque<CallId>; 2],
     spare: Vec<Message>,
-    spare_replies: Vec<Vec<u8>>,
+    /// Empty.
+    spare_replies: Vec<Reply>,
     commands: VecDeque<Command>,
     timer_ms: u64,
     last_error: Option<ConnectionError>,
@@ -198,11 +199,12 @@ impl Core {
     }
 
     /// Takes a frame back that its owner is done with, for its memory.
-    pub fn give_back(&mut self, reply: Reply) {
+    pub fn give_back(&mut self, mut reply: Reply) {
+        reply.clear();
         if self.spare_replies.len() < SPARE_REPLIES_MAX
             && reply.control.capacity() <= SPARE_REPLY_SIZE_BYTES_MAX
         {
-            self.spare_replies.push(reply.control);
+            self.spare_replies.push(reply);
         }
     }
 

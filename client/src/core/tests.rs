@@ -143,7 +143,7 @@ impl World {
 
     fn deliver(&mut self, id: ConnectionId, request_id: u32, reply: &TestFrame) {
         let (control, payload) = (&reply.control[..], reply.payload.clone());
-        let frame = Frame { kind: Kind::Response, request_id, last: reply.last, control, payload };
+        let frame = Frame { kind: Kind::Response, request_id, last: reply.last, control, payload, sums: &[] };
         self.core.received(self.now_ms, id, frame, 100);
         self.commands();
     }
@@ -239,6 +239,7 @@ fn the_core_allocates_nothing_in_steady_state() {
             last: true,
             control: &reply,
             payload: Some(value.clone()),
+            sums: &[],
         };
         core.received(now_ms, connection, frame, 100);
         while core.command().is_some() {}

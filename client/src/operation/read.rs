@@ -5,10 +5,11 @@
 //! value has the checksum its writer gave it, is known at the end, in [`ReadReplies::finish`].
 
 use memkv_transport::buf::Buf;
+use memkv_transport::sums;
 use memkv_transport::verify::Checker;
 use memkv_wire::{
-    BatchRead, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem, Region, Request,
-    RequestWhich, Response, ResponseWhich, Status, checksum, limits,
+    BatchRead, BatchReadReply, Destination, DestinationWhich, List, Piece, PieceWhich, Read, ReadItem,
+    ReadReply, Region, Request, RequestWhich, Response, ResponseWhich, Status, checksum, control, limits,
 };
 use smallvec::SmallVec;
 
@@ -129,6 +130,18 @@ pub trait Sink {
 
     /// All bytes of an item came, and hold. Told of values of one block, before the reply is whole; of others its end tells.
     fn whole(&mut self, _item: usize) {}
+}
+
+/// Lists the sizes of a reply's inline pieces.
+pub fn inline_sizes(control: &[u8], sizes_bytes: &mut Vec<u32>) {
+    if let Ok(message) = control::Message::new(control)
+        && let Ok(response) = Response::decode(&message)
+        && let ResponseWhich::Read(ReadReply { pieces, .. })
+        | ResponseWhich::BatchRead(BatchReadReply { pieces, .. }) = response.which
+    {
+        let inline = pieces.iter().filter(|piece| matches!(piece.which, PieceWhich::Inline));
+        sizes_bytes.extend(inline.map(|piece| piece.length));
+    }
 }
 
 /// What became of one item.
@@ -297,7 +310,7 @@ impl ReadReplies {
     ) -> Result<(), PeerMisbehaved> {
         let empty = Buf::default();
         let payload = frame.payload.as_ref().unwrap_or(&empty);
-        let mut start = 0;
+        let (mut start, mut sums) = (0, frame.sums.iter());
         for piece in pieces.iter() {
             let bytes = match piece.which {
                 PieceWhich::Inline => {
@@ -317,7 +330,8 @@ impl ReadReplies {
                 }
                 PieceWhich::Unknown(_) => return Err(PeerMisbehaved::Pieces),
             };
-            let checksum = checksum::block(&bytes);
+            let made = sums::next_of(&mut sums, bytes.len());
+            let checksum = made.unwrap_or_else(|| checksum::block(&bytes));
             self.piece(&piece, (bytes, Some(checksum)), sink)?;
         }
         if start == payload.len() { Ok(()) } else { Err(PeerMisbehaved::Pieces) }

@@ -5,8 +5,9 @@
 //! frame's pieces are at most a payload's, wherever they are: every bound on payloads bounds the copies too.
 
 use memkv_transport::buf::{Buf, BufMut};
+use memkv_transport::sums::{self, Sum};
 use memkv_wire::mac::BulkHasher;
-use memkv_wire::{List, Piece, PieceWhich, Region, Request, RequestWhich, Status, checksum, limits};
+use memkv_wire::{List, Message, Piece, PieceWhich, Region, Request, RequestWhich, Status, checksum, limits};
 
 use crate::store::Checksum;
 
@@ -62,8 +63,26 @@ impl Regions for NoRegions {
     }
 }
 
+/// A frame's payload, with the checksums of its pieces that were made as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload<'a> {
+    pub bytes: &'a Buf,
+    pub sums: &'a [Sum],
+}
+
+/// Lists the sizes of a request's inline pieces.
+pub fn inline_sizes(control: &[u8], sizes_bytes: &mut Vec<u32>) {
+    if let Ok(message) = Message::new(control)
+        && let Ok(request) = Request::decode(&message)
+        && let Some(pieces) = pieces_of(&request)
+    {
+        let inline = pieces.iter().filter(|piece| matches!(piece.which, PieceWhich::Inline));
+        sizes_bytes.extend(inline.map(|piece| piece.length));
+    }
+}
+
 /// Cuts a payload into the request's pieces and checksums each. Pieces elsewhere are refused.
-pub fn split(request: &Request<'_>, payload: &Buf, into: &mut Vec<PieceBytes>) -> Result<(), Uneven> {
+pub fn split(request: &Request<'_>, payload: Payload<'_>, into: &mut Vec<PieceBytes>) -> Result<(), Uneven> {
     split_with(request, payload, &NoRegions, BufMut::default(), into)
 }
 
@@ -85,7 +104,7 @@ pub fn region_bytes(request: &Request<'_>, payload: &Buf) -> Result<usize, Uneve
 //= MKV-VAL-3
 pub fn split_with(
     request: &Request<'_>,
-    payload: &Buf,
+    payload: Payload<'_>,
     regions: &impl Regions,
     copy: BufMut,
     into: &mut Vec<PieceBytes>,
@@ -95,9 +114,9 @@ pub fn split_with(
         return cut(pieces, payload, regions, copy, into);
     }
     // Whether other requests may have a payload at all is not asked here.
-    if matches!(request.which, RequestWhich::PutManifest(_)) && !payload.is_empty() {
-        let checksum = Checksum::of_block(payload);
-        into.push(PieceBytes { bytes: payload.clone(), checksum, refused: None });
+    if matches!(request.which, RequestWhich::PutManifest(_)) && !payload.bytes.is_empty() {
+        let checksum = Checksum::of_block(payload.bytes);
+        into.push(PieceBytes { bytes: payload.bytes.clone(), checksum, refused: None });
     }
     Ok(())
 }
@@ -113,12 +132,12 @@ pub fn pieces_of<'a>(request: &Request<'a>) -> Option<List<'a, Piece<'a>>> {
 
 fn cut<'a>(
     pieces: List<'a, Piece<'a>>,
-    payload: &Buf,
+    Payload { bytes: payload, sums }: Payload<'_>,
     regions: &impl Regions,
     mut copy: BufMut,
     into: &mut Vec<PieceBytes>,
 ) -> Result<(), Uneven> {
-    let (mut at, mut copied) = (0, 0);
+    let (mut at, mut copied, mut sums) = (0, 0, sums.iter());
     for (number, piece) in pieces.iter().enumerate() {
         let length = piece.length as usize;
         let (bytes, sum) = match piece.which {
@@ -129,7 +148,8 @@ fn cut<'a>(
                 }
                 let bytes = payload.slice(at..end);
                 at = end;
-                let checksum = Checksum::of_block(&bytes);
+                let made = sums::next_of(&mut sums, length);
+                let checksum = made.map_or_else(|| Checksum::of_block(&bytes), Checksum);
                 (bytes, Ok(checksum))
             }
             PieceWhich::Region(place) => {

@@ -34,7 +34,8 @@ use super::link::Link;
 #[cfg(target_os = "linux")]
 use super::one_sided::{Coming, Fetched, OneSided, Places, Waiting};
 use super::regions::{Regions, Way};
-use crate::service::{ConnectionId, Frame, payload};
+use crate::service::payload::{self, Payload};
+use crate::service::{ConnectionId, Frame};
 
 /// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
@@ -174,6 +175,7 @@ async fn serve_accepted(
     (mut reader, writer, client): (Reader, Writer, ClientInfo),
     peer: Peer,
 ) {
+    reader.sum(payload::inline_sizes);
     let id = shell.with_service(|service, now_ms| service.connected(now_ms, &client.client_id));
     let link = Arc::new(Link::new(regions));
     shell.links.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&link));
@@ -303,7 +305,8 @@ impl Intake<'_> {
                     _ => self.shell.received.take(size_bytes).await.map_err(TransportError::from)?,
                 };
                 let regions = &self.link.regions;
-                (payload::split_with(&request, &payload, regions, copy, &mut self.pieces), size_bytes)
+                let payload = Payload { bytes: &payload, sums: frame.sums };
+                (payload::split_with(&request, payload, regions, copy, &mut self.pieces), size_bytes)
             }
             Err(uneven) => (Err(uneven), 0),
         };
@@ -391,7 +394,8 @@ impl Intake<'_> {
         let fetched = Fetched { one_sided, pieces: &fetched };
         let fetched_bytes = bytes.len() as u64;
         self.shell.with_service(|service, _| service.counters_mut().bytes_fetched += fetched_bytes);
-        let cut = payload::split_with(&request, &payload, &fetched, bytes, &mut self.pieces);
+        let carried = Payload { bytes: &payload, sums: &[] };
+        let cut = payload::split_with(&request, carried, &fetched, bytes, &mut self.pieces);
         let input = Frame {
             request_id,
             last,
