@@ -79,7 +79,13 @@ impl Fetched {
             let data = head.slice(record.head_bytes..size_bytes);
             return Ok(Fetched { head, data, lent });
         }
-        let head = fetch(source, record.device, record.head_offset, record.head_bytes)?;
+        let (offset, size_bytes) = (record.head_offset, record.head_bytes);
+        // Of a packed record, this is all there is to read.
+        let lend_head = || source.lend(record.device, offset, size_bytes);
+        let head = match (record.data_bytes == 0).then(lend_head).flatten() {
+            Some(head) => head,
+            None => fetch(source, record.device, offset, size_bytes)?,
+        };
         let data = match record.data_bytes {
             size_bytes @ 1.. if lent.is_none() => {
                 fetch(source, record.device, record.data_offset, size_bytes)?

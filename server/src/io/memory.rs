@@ -2,10 +2,11 @@
 //!
 //! **Large payloads are not copied.** A written buffer that fills its block is held as it is, and lent to readers: the memory that
 //! a value arrived in is the memory it is kept in and sent from. Copying it in and out took a third of the server's
-//! processor time. Everything else is copied into granules.
+//! processor time. Everything else is copied into granules; one that was written from beginning to end, as packs of small values
+//! are, is lent, too.
 //!
 //! Invariants: a byte is in at most one held piece; pieces lie over granules, whose bytes there are stale; a granule that pieces cover is
-//! given back. So the memory in use is what was written and not discarded, rounded up to granules and blocks. A lent buffer stays as it was
+//! given back; one that may be lent is written again only when nobody has a loan of it, else a copy is. So the memory in use is what was written and not discarded, rounded up to granules and blocks. A lent buffer stays as it was
 //! lent, whatever is written to its place later. Memory is locked by the region: clones and small copies happen under a lock.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use memkv_transport::buf::Buf;
+use memkv_transport::buf::{BUFFER_SIZE_BYTES_MAX, Buf, BufMut};
 use smallvec::SmallVec;
 
 use super::{Device, io_slices};
@@ -23,6 +24,8 @@ const REGION_BYTES: usize = 16 << 20;
 const GRANULE_BYTES: usize = 64 << 10;
 /// Shorter payloads are copied: what it takes to hold them would be more than the copy.
 const HELD_BYTES_MIN: usize = 32 << 10;
+
+const _: () = assert!(GRANULE_BYTES <= BUFFER_SIZE_BYTES_MAX);
 
 pub struct MemoryDevice {
     capacity_bytes: u64,
@@ -34,7 +37,52 @@ pub struct MemoryDevice {
 struct Region {
     /// By where they begin.
     pieces: BTreeMap<usize, Piece>,
-    granules: Vec<Option<Box<[u8]>>>,
+    granules: Vec<Option<Granule>>,
+}
+
+enum Granule {
+    /// How far it was written without a gap.
+    Open(BufMut, usize),
+    Whole(Buf),
+}
+
+impl Default for Granule {
+    fn default() -> Granule {
+        Granule::Open(zeros(), 0)
+    }
+}
+
+fn zeros() -> BufMut {
+    BufMut::unpooled(GRANULE_BYTES).expect("a granule is no larger than a buffer may be")
+}
+
+impl Granule {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Granule::Open(bytes, _) => bytes,
+            Granule::Whole(bytes) => bytes,
+        }
+    }
+
+    fn write(&mut self, from: usize, bytes: &[u8]) {
+        let (mut own, mut written) = match std::mem::replace(self, Granule::Whole(Buf::default())) {
+            Granule::Open(own, written) => (own, written),
+            Granule::Whole(shared) => (shared.try_into_mut().unwrap_or_else(|lent| copy_of(&lent)), 0),
+        };
+        let end = from + bytes.len();
+        own[from..end].copy_from_slice(bytes);
+        if from <= written {
+            written = written.max(end);
+        }
+        *self =
+            if written == GRANULE_BYTES { Granule::Whole(own.freeze()) } else { Granule::Open(own, written) };
+    }
+}
+
+fn copy_of(bytes: &[u8]) -> BufMut {
+    let mut copy = zeros();
+    copy.copy_from_slice(bytes);
+    copy
 }
 
 /// Bytes that are held as they were written.
@@ -82,7 +130,7 @@ impl Region {
         (at < start + piece.len()).then_some((*start, piece))
     }
 
-    fn granule(&mut self, index: usize) -> &mut Option<Box<[u8]>> {
+    fn granule(&mut self, index: usize) -> &mut Option<Granule> {
         if self.granules.len() <= index {
             self.granules.resize_with(index + 1, || None);
         }
@@ -114,8 +162,8 @@ impl Region {
         while done < bytes.len() {
             let (index, from) = ((at + done) / GRANULE_BYTES, (at + done) % GRANULE_BYTES);
             let length = (bytes.len() - done).min(GRANULE_BYTES - from);
-            let granule = self.granule(index).get_or_insert_with(|| vec![0; GRANULE_BYTES].into());
-            granule[from..from + length].copy_from_slice(&bytes[done..done + length]);
+            let granule = self.granule(index).get_or_insert_default();
+            granule.write(from, &bytes[done..done + length]);
             done += length;
         }
     }
@@ -154,8 +202,8 @@ impl Region {
                 let next = self.pieces.range(at..).next().map_or(usize::MAX, |(start, _)| start - at);
                 length = into.len().min(next).min(GRANULE_BYTES - at % GRANULE_BYTES);
                 let from = at % GRANULE_BYTES;
-                match self.granules.get(at / GRANULE_BYTES).and_then(Option::as_deref) {
-                    Some(bytes) => into[..length].copy_from_slice(&bytes[from..from + length]),
+                match self.granules.get(at / GRANULE_BYTES).and_then(Option::as_ref) {
+                    Some(granule) => into[..length].copy_from_slice(&granule.bytes()[from..from + length]),
                     None => into[..length].fill(0),
                 }
             }
@@ -165,12 +213,20 @@ impl Region {
     }
 
     fn lend(&self, at: usize, length: usize) -> Option<Buf> {
-        match self.piece_at(at)? {
-            (start, Piece::Payload(bytes)) if at + length <= start + bytes.len() => {
+        match self.piece_at(at) {
+            Some((start, Piece::Payload(bytes))) if at + length <= start + bytes.len() => {
                 Some(bytes.slice(at - start..at - start + length))
             }
-            (_, Piece::Payload(_) | Piece::Header(..) | Piece::Zeros(_)) => None,
+            Some((_, Piece::Payload(_) | Piece::Header(..) | Piece::Zeros(_))) => None,
+            None => self.lend_granule(at, length),
         }
+    }
+
+    fn lend_granule(&self, at: usize, length: usize) -> Option<Buf> {
+        let Granule::Whole(bytes) = self.granules.get(at / GRANULE_BYTES)?.as_ref()? else { return None };
+        let from = at % GRANULE_BYTES;
+        let held = self.pieces.range(at..at + length).next().is_some();
+        (from + length <= bytes.len() && !held).then(|| bytes.slice(from..from + length))
     }
 }
 
@@ -396,6 +452,46 @@ mod tests {
             assert_eq!(pool.kept_size_bytes(), 0);
             assert_eq!(pool.available_size_bytes(), pool.budget_size_bytes());
         }
+    }
+
+    #[test]
+    fn a_granule_that_is_whole_is_lent_and_loans_stay() {
+        let device = MemoryDevice::new(1 << 20);
+        let write = |offset: usize, byte: u8| {
+            device
+                .write(offset as u64, &[IoSlice::new(&[byte; 3000]), IoSlice::new(&[!byte; 5192])])
+                .unwrap();
+        };
+        let right = |byte: u8| [[byte; 3000].as_slice(), &[!byte; 5192]].concat();
+        let fill = |byte: u8| (0..GRANULE_BYTES).step_by(8192).for_each(|offset| write(offset, byte));
+        write(0, 1);
+        assert!(device.lend(0, 8192).is_none(), "more may be written to it in place");
+        fill(1);
+        let loan = device.lend(8192, 8192).unwrap();
+        assert_eq!(loan[..], right(1));
+        write(8192, 2);
+        assert_eq!(loan[..], right(1));
+        let mut back = vec![0; 16384];
+        device.read(0, &mut back).unwrap();
+        assert_eq!(back, [right(1), right(2)].concat());
+        assert!(device.lend(8192, 8192).is_none());
+        fill(3);
+        let place = device.lend(0, 8192).unwrap().as_ptr();
+        assert_eq!(device.lend(8192, 8192).unwrap()[..], right(3));
+        // Nobody has a loan: the same memory is written again.
+        fill(4);
+        let loan = device.lend(0, GRANULE_BYTES).unwrap();
+        assert!(loan.as_ptr() == place && loan[..8192] == right(4));
+        fill(5);
+        assert_ne!(device.lend(0, 8192).unwrap().as_ptr(), place);
+        assert!(loan[..8192] == right(4));
+        // Not what lies in two of them, nor what a held piece lies over.
+        device.write(GRANULE_BYTES as u64, &[IoSlice::new(&[6; GRANULE_BYTES])]).unwrap();
+        assert!(device.lend(GRANULE_BYTES as u64, GRANULE_BYTES).is_some());
+        assert!(device.lend(GRANULE_BYTES as u64 - 4096, 8192).is_none());
+        let payload = BufPool::keeping(16 << 20, 4 << 20).try_take(HELD_BYTES_MIN).unwrap().freeze();
+        device.write_segments(16384, &[Segment::Payload(payload)]).unwrap();
+        assert!(device.lend(8192, 16384).is_none() && device.lend(8192, 8192).is_some());
     }
 
     #[test]
