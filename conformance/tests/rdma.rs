@@ -16,10 +16,6 @@ use support::{Run, build, build_example, text};
 const RDMA: &str = "rdma: {}\nnetwork: {local: \"off\"}\n";
 const DEADLINE_S: &str = "120";
 
-/// Left out, for together they take as long as all the others: in each of hundreds of openings the guest's one processor makes 128 MiB ready
-/// for the device, and chunks of 112 MiB together go back and forth.
-const SLOW: [&str; 2] = ["ABI-LEAK-5", "ABI-CHUNK-3"];
-
 /// False, and the test counts as skipped, where there is no device.
 fn has_device(test: &str) -> bool {
     let found = std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some());
@@ -53,8 +49,7 @@ fn the_plugin_conforms_over_rdma() {
     let restart = &memkv.restart_command;
     let (one, other) = (uri("one"), uri("other"));
     let arguments = ["abi", text(&library), &one, "--other-uri", &other, "--restart-command", restart];
-    let cases = abi::cases().into_iter().map(|case| case.id).filter(|id| !SLOW.contains(id));
-    expect_conforming(&arguments, "1", cases);
+    expect_conforming(&arguments, "1", abi::cases().into_iter().map(|case| case.id));
 }
 
 #[test]
