@@ -185,8 +185,7 @@ impl World {
         let request = Request::decode(&message).expect("what was encoded can be decoded");
         let bytes = Buf::copy_of(bytes).expect("there is memory");
         let mut pieces = Vec::new();
-        let split =
-            payload::split(&request, payload::Payload { bytes: &bytes, sums: &[] }, &mut pieces).is_ok();
+        let split = payload::split(&request, (&bytes).into(), &mut pieces).is_ok();
         let request_id = u.int_in_range(0..=5)?;
         let last = !u.ratio(1, 5u8)?;
         self.open.entry((connection, request_id)).or_insert(request.which.operation());

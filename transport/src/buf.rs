@@ -523,6 +523,13 @@ impl BufMut {
         Ok(BufMut { block, length: size_bytes })
     }
 
+    /// A copy, in a buffer outside any pool.
+    pub fn copy_of(bytes: &[u8]) -> Result<BufMut, PoolError> {
+        let mut copy = BufMut::unpooled(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
     /// How long it can become.
     pub fn capacity(&self) -> usize {
         // SAFETY: a handle keeps its block alive.
@@ -599,9 +606,7 @@ unsafe impl Sync for Buf {}
 impl Buf {
     /// A copy of these bytes outside any pool.
     pub fn copy_of(bytes: &[u8]) -> Result<Buf, PoolError> {
-        let mut copy = BufMut::unpooled(bytes.len())?;
-        copy.copy_from_slice(bytes);
-        Ok(copy.freeze())
+        Ok(BufMut::copy_of(bytes)?.freeze())
     }
 
     /// A part of it, sharing the memory.

@@ -6,8 +6,9 @@
 //! are, is lent, too.
 //!
 //! Invariants: a byte is in at most one held piece; pieces lie over granules, whose bytes there are stale; a granule that pieces cover is
-//! given back; one that may be lent is written again only when nobody has a loan of it, else a copy is. So the memory in use is what was written and not discarded, rounded up to granules and blocks. A lent buffer stays as it was
-//! lent, whatever is written to its place later. Memory is locked by the region: clones and small copies happen under a lock.
+//! given back; one that may be lent is written again only when nobody has a loan of it, else a copy is. So the memory in use is what
+//! was written and not discarded, rounded up to granules and blocks. A lent buffer stays as it was lent, whatever is written to its
+//! place later. Memory is locked by the region: clones and small copies happen under a lock.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -26,6 +27,7 @@ const GRANULE_BYTES: usize = 64 << 10;
 const HELD_BYTES_MIN: usize = 32 << 10;
 
 const _: () = assert!(GRANULE_BYTES <= BUFFER_SIZE_BYTES_MAX);
+const FITS: &str = "a granule is no larger than a buffer may be";
 
 pub struct MemoryDevice {
     capacity_bytes: u64,
@@ -48,12 +50,8 @@ enum Granule {
 
 impl Default for Granule {
     fn default() -> Granule {
-        Granule::Open(zeros(), 0)
+        Granule::Open(BufMut::unpooled(GRANULE_BYTES).expect(FITS), 0)
     }
-}
-
-fn zeros() -> BufMut {
-    BufMut::unpooled(GRANULE_BYTES).expect("a granule is no larger than a buffer may be")
 }
 
 impl Granule {
@@ -67,7 +65,9 @@ impl Granule {
     fn write(&mut self, from: usize, bytes: &[u8]) {
         let (mut own, mut written) = match std::mem::replace(self, Granule::Whole(Buf::default())) {
             Granule::Open(own, written) => (own, written),
-            Granule::Whole(shared) => (shared.try_into_mut().unwrap_or_else(|lent| copy_of(&lent)), 0),
+            Granule::Whole(shared) => {
+                (shared.try_into_mut().unwrap_or_else(|lent| BufMut::copy_of(&lent).expect(FITS)), 0)
+            }
         };
         let end = from + bytes.len();
         own[from..end].copy_from_slice(bytes);
@@ -77,12 +77,6 @@ impl Granule {
         *self =
             if written == GRANULE_BYTES { Granule::Whole(own.freeze()) } else { Granule::Open(own, written) };
     }
-}
-
-fn copy_of(bytes: &[u8]) -> BufMut {
-    let mut copy = zeros();
-    copy.copy_from_slice(bytes);
-    copy
 }
 
 /// Bytes that are held as they were written.

@@ -70,6 +70,13 @@ pub struct Payload<'a> {
     pub sums: &'a [Sum],
 }
 
+/// A payload without checksums.
+impl<'a> From<&'a Buf> for Payload<'a> {
+    fn from(bytes: &'a Buf) -> Payload<'a> {
+        Payload { bytes, sums: &[] }
+    }
+}
+
 /// Lists the sizes of a request's inline pieces.
 pub fn inline_sizes(control: &[u8], sizes_bytes: &mut Vec<u32>) {
     if let Ok(message) = Message::new(control)

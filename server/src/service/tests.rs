@@ -184,8 +184,7 @@ impl World {
     ) {
         let payload = Buf::copy_of(payload).unwrap();
         let mut pieces = Vec::new();
-        let split =
-            payload::split(request, payload::Payload { bytes: &payload, sums: &[] }, &mut pieces).is_ok();
+        let split = payload::split(request, (&payload).into(), &mut pieces).is_ok();
         let frame = Frame {
             request_id,
             last,

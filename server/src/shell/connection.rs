@@ -394,8 +394,7 @@ impl Intake<'_> {
         let fetched = Fetched { one_sided, pieces: &fetched };
         let fetched_bytes = bytes.len() as u64;
         self.shell.with_service(|service, _| service.counters_mut().bytes_fetched += fetched_bytes);
-        let carried = Payload { bytes: &payload, sums: &[] };
-        let cut = payload::split_with(&request, carried, &fetched, bytes, &mut self.pieces);
+        let cut = payload::split_with(&request, Payload::from(&payload), &fetched, bytes, &mut self.pieces);
         let input = Frame {
             request_id,
             last,
