@@ -75,7 +75,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if length > VALUE_BYTES_MAX {
             return Err(StoreError::TooLarge { bytes_max: VALUE_BYTES_MAX });
         }
-        let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+        let digest = self.value_digests.digest(key.namespace, key.key);
         if let Some(id) = self.catalog.find(&digest) {
             let view = self.catalog.view(id);
             if view.length != length || checksum.is_some_and(|sum| sum != view.checksum) {
@@ -256,7 +256,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// Whether an allocation is this client's, and, when they are given, for this key and length.
     //= MKV-ALLOC-3
     pub fn check_allocation(
-        &self,
+        &mut self,
         id: AllocationId,
         client: ClientId,
         value: Option<(Key<'_>, u64)>,
@@ -264,7 +264,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let allocation = self.allocations.get(&id).filter(|allocation| allocation.client == client);
         let allocation = allocation.ok_or(StoreError::LeaseExpired)?;
         let same = value.is_none_or(|(key, length)| {
-            let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+            let digest = self.value_digests.digest(key.namespace, key.key);
             digest == allocation.digest && length == allocation.length
         });
         if same { Ok(()) } else { Err(StoreError::InvalidRange) }

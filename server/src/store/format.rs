@@ -261,13 +261,16 @@ pub type Digest = [u8; 16];
 impl Secrets {
     /// The digest of a value's key, or of a manifest's name and (for role `Refs`) generation.
     pub fn digest(&self, kind: Kind, namespace: &[u8], key: &[u8], refs_generation: Option<u64>) -> Digest {
+        self.begun(kind, namespace, refs_generation).digest(key)
+    }
+
+    fn begun(&self, kind: Kind, namespace: &[u8], refs_generation: Option<u64>) -> Begun {
         let mut hasher = SipHasher24::new_with_key(&self.digest_key);
         hasher.write(&[kind as u8, refs_generation.is_some() as u8]);
         hasher.write(&refs_generation.unwrap_or(0).to_le_bytes());
         hasher.write(&(namespace.len() as u16).to_le_bytes());
         hasher.write(namespace);
-        hasher.write(key);
-        hasher.finish128().as_bytes()
+        Begun(hasher)
     }
 
     fn tag(&self, bytes: &[u8]) -> [u8; 16] {
@@ -280,6 +283,40 @@ impl Secrets {
         let mut seed = [0; 8];
         seed.copy_from_slice(&self.tag_key[..8]);
         xxh3_128_with_seed(frame_after_checksum, u64::from_le_bytes(seed)).to_be_bytes()
+    }
+}
+
+/// A digest up to the key.
+struct Begun(SipHasher24);
+
+impl Begun {
+    fn digest(&self, key: &[u8]) -> Digest {
+        let mut hasher = self.0;
+        hasher.write(key);
+        hasher.finish128().as_bytes()
+    }
+}
+
+/// Digests of values' keys. Those of one message are of one namespace: what comes before the key is hashed once for all of them,
+/// which takes nearly half of the time off a digest.
+pub struct ValueDigests {
+    secrets: Secrets,
+    namespace: Vec<u8>,
+    begun: Begun,
+}
+
+impl ValueDigests {
+    pub fn new(secrets: Secrets) -> Self {
+        Self { secrets, namespace: Vec::new(), begun: secrets.begun(Kind::Value, b"", None) }
+    }
+
+    pub fn digest(&mut self, namespace: &[u8], key: &[u8]) -> Digest {
+        if self.namespace != namespace {
+            self.namespace.clear();
+            self.namespace.extend_from_slice(namespace);
+            self.begun = self.secrets.begun(Kind::Value, namespace, None);
+        }
+        self.begun.digest(key)
     }
 }
 
@@ -520,6 +557,21 @@ mod tests {
             block_checksums: Blocks::from_slice(&[Checksum([5; 16])]),
             namespace: ShortBytes::from_slice(b"ns"),
             key: ShortBytes::from_slice(b"key"),
+        }
+    }
+
+    /// The digests that data formats of this version were written with: SipHash-2-4-128 of everything in one piece.
+    #[test]
+    fn digests_of_values_do_not_depend_on_those_before() {
+        let mut digests = ValueDigests::new(SECRETS);
+        for (namespace, key) in
+            [("", "a"), ("ns", "key"), ("ns", "another key"), ("", "key"), ("n", "skey"), ("ns", "key")]
+        {
+            let length = (namespace.len() as u16).to_le_bytes();
+            let joined = [&[1, 0][..], &[0; 8], &length, namespace.as_bytes(), key.as_bytes()].concat();
+            let expected = SipHasher24::new_with_key(&SECRETS.digest_key).hash(&joined).as_bytes();
+            assert_eq!(digests.digest(namespace.as_bytes(), key.as_bytes()), expected);
+            assert_eq!(SECRETS.digest(Kind::Value, namespace.as_bytes(), key.as_bytes(), None), expected);
         }
     }
 

@@ -326,14 +326,14 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
     }
 
-    fn check_chunks(&self, put: &PutManifest<'_, B>) -> Checked {
+    fn check_chunks(&mut self, put: &PutManifest<'_, B>) -> Checked {
         let mut checked = Checked {
             entries: Vec::with_capacity(put.chunks.len()),
             missing: Vec::new(),
             conflicts: Vec::new(),
         };
         for (index, chunk) in put.chunks.iter().enumerate() {
-            let digest = self.secrets.digest(Kind::Value, put.namespace, chunk.key, None);
+            let digest = self.value_digests.digest(put.namespace, chunk.key);
             let Some(id) = self.catalog.find(&digest) else {
                 checked.missing.push(index as u32);
                 continue;

@@ -53,7 +53,7 @@ pub use command::{Command, CommandId, Disks, Done, Geometry, IoError, Op, ReadRe
 pub use config::{Config, DEVICES_MAX, EXTENT_BYTES_DEFAULT, Placement, Sync};
 pub use counters::{Counters, DeviceStatus, Usage};
 use durability::Wait;
-use format::{Digest, Kind, Secrets, Shape};
+use format::{Digest, Kind, Secrets, Shape, ValueDigests};
 use leases::Leases;
 use manifest::{ManifestOp, Manifests, OpId};
 use place::Placing;
@@ -78,6 +78,7 @@ pub struct Store<B> {
     server_id: [u8; 16],
     generation: u64,
     secrets: Secrets,
+    value_digests: ValueDigests,
     part_blocks: u32,
     devices: Vec<Device>,
     /// The device whose open extent takes the next record, when placement rotates.

@@ -226,7 +226,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn find_value(&mut self, key: Key<'_>) -> Result<EntryId, StoreError> {
         check_key(key)?;
-        let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+        let digest = self.value_digests.digest(key.namespace, key.key);
         let found = self.catalog.find(&digest);
         self.counters.misses += u64::from(found.is_none());
         found.ok_or(StoreError::NotFound)

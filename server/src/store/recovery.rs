@@ -234,6 +234,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             server_id: first.server_id,
             generation: first.generation.get(),
             secrets: first.secrets,
+            value_digests: ValueDigests::new(first.secrets),
             part_blocks: first.part_blocks.get(),
             devices,
             rotor: 0,

@@ -38,7 +38,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     fn begin_delete(&mut self, client: ClientId, key: Key<'_>) -> Result<(), StoreError> {
         self.accepting()?;
         check_key(key)?;
-        let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+        let digest = self.value_digests.digest(key.namespace, key.key);
         let id = self.catalog.find(&digest).ok_or(StoreError::NotFound)?;
         let manifests = self.catalog.view(id).refs;
         //= MKV-DEL-1

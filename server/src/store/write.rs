@@ -77,7 +77,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         let block_checksums: Blocks<_> = blocks.iter().map(|block| block.checksum).collect();
         let value = ValueInfo { length, checksum: Checksum::of_blocks(&block_checksums) };
-        let digest = self.secrets.digest(Kind::Value, key.namespace, key.key, None);
+        let digest = self.value_digests.digest(key.namespace, key.key);
         if self.is_there(client, ticket, digest, value)? {
             return Ok(());
         }
