@@ -10,9 +10,10 @@
 //! - [`shared`]: memory that two processes of one host share;
 //! - [`sums`]: checksums of payloads, made as they come;
 //! - [`stream`], [`net`], [`tcp`] and [`local`]: all this over asynchronous byte streams;
-//! - `rdma`, on Linux: the same over queue pairs.
+//! - `rdma`, on Linux: the same over queue pairs;
+//! - [`spin`]: staying awake for what is about to come.
 //!
-//! All but the last five are driven from outside: they hold no clock, no socket, no thread and no random source.
+//! All but the last six are driven from outside: they hold no clock, no socket, no thread and no random source.
 //! No module here knows an operation; only set-up reads and writes control messages.
 #![deny(unsafe_code)]
 
@@ -32,6 +33,7 @@ pub mod receiver;
 pub mod sealer;
 pub mod session;
 pub mod shared;
+pub mod spin;
 pub mod stream;
 pub mod sums;
 pub mod tcp;
