@@ -14,6 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 pub use local::{LocalSettings, LocalSocket};
+use memkv_transport::spin::{SPIN_US_DEFAULT, SPIN_US_MAX};
 pub use rdma::{GidType, Rdma, RdmaSettings, Subnet, Verify};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -40,6 +41,10 @@ pub enum ConfigError {
         "{at}network.auth_keys is empty: leave it out, or give at least one key (`memkv keygen` makes one)"
     )]
     KeysEmpty { at: Line },
+    #[error(
+        "{at}network.spin_us is {found}; give at most {SPIN_US_MAX}, or 0 for a server that always sleeps"
+    )]
+    SpinTooLong { at: Line, found: u32 },
     #[error("{at}storage.path has no meaning in memory mode: remove it, or set storage.mode to file")]
     PathInMemoryMode { at: Line },
     #[error("{at}storage.sync has no meaning in memory mode: nothing there survives the process")]
@@ -110,6 +115,7 @@ pub struct Network {
     pub local: Option<LocalSocket>,
     /// The id of a group whose members may use it.
     pub local_group: Option<u32>,
+    pub spin_us: Option<Spanned<u32>>,
 }
 
 /// Keys stay out of logs and panics.
@@ -192,6 +198,8 @@ pub struct Overrides {
 pub struct Settings {
     pub addresses: Vec<SocketAddr>,
     pub connections_max: u32,
+    /// How many microseconds to stay awake for the next small request.
+    pub spin_us: u32,
     pub local: LocalSettings,
     pub rdma: Option<RdmaSettings>,
     pub keys: KeySource,
@@ -257,6 +265,7 @@ impl Settings {
         environment: &Environment,
     ) -> Result<Settings, ConfigError> {
         let keys = key_source(&file.network, &file.source, environment)?;
+        let spin_us = spin_us(&file.network, &file.source)?;
         let (name, address) = match (overrides.address, file.network.address) {
             (Some(address), _) => ("--listen", address),
             (None, Some(address)) => ("network.address", address),
@@ -266,6 +275,7 @@ impl Settings {
             return Err(ConfigError::RdmaNeedsLinux);
         }
         Ok(Settings {
+            spin_us,
             rdma: file.rdma.map(RdmaSettings::from),
             addresses: resolve_address(name, address)?,
             connections_max: file.network.connections_max.unwrap_or(CONNECTIONS_MAX_DEFAULT).max(1),
@@ -301,6 +311,15 @@ fn key_source(network: &Network, source: &Path, environment: &Environment) -> Re
         (None, Some(keys)) => KeySource::Config(keys),
         (None, None) => KeySource::DataDirectory,
     })
+}
+
+fn spin_us(network: &Network, source: &Path) -> Result<u32, ConfigError> {
+    let Some(given) = &network.spin_us else { return Ok(SPIN_US_DEFAULT) };
+    if given.value > SPIN_US_MAX {
+        let at = Line { source: source.to_owned(), line: given.referenced.line() };
+        return Err(ConfigError::SpinTooLong { at, found: given.value });
+    }
+    Ok(given.value)
 }
 
 fn resolve_address(name: &'static str, address: String) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -340,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_whole_document_is_read() {
-        let text = "network:\n  address: 127.0.0.1:7000\n  auth_keys:\n    - \"aa\"\n    - \"bb\"\n  connections_max: 12\n\
+        let text = "network:\n  address: 127.0.0.1:7000\n  auth_keys:\n    - \"aa\"\n    - \"bb\"\n  connections_max: 12\n  spin_us: 20\n\
                     \x20 local: /run/memkv.sock\n  local_group: 44\n\
                     storage:\n  mode: file\n  path: /srv/memkv\n  capacity: 1.5TiB\n  sync: 250ms\n\
                     \x20 quotas:\n    team-a: 10GiB\n    \"\": 1MiB\n  scrub: {rate: 5MiB/s, every: 7d}\n\
@@ -348,6 +367,7 @@ mod tests {
         let settings = settings(text, Overrides::default()).unwrap();
         assert_eq!(settings.addresses[0].port(), 7000);
         assert_eq!(settings.connections_max, 12);
+        assert_eq!(settings.spin_us, 20);
         assert_eq!(settings.local.socket, LocalSocket::At("/run/memkv.sock".into()));
         assert_eq!(settings.local.group, Some(44));
         assert!(matches!(&settings.keys, KeySource::Config(keys) if keys == &["aa", "bb"]));
@@ -485,6 +505,7 @@ mod tests {
             message("network:\n  auth_key: \"aa\"\n  auth_keys: [\"bb\"]\n").contains("exclude each other")
         );
         assert!(message("network:\n  auth_keys: []\n").contains("memkv keygen"));
+        assert!(message("network:\n  spin_us: 1001\n").contains("line 2: network.spin_us is 1001"));
         assert!(message("network:\n  address: nonsense\n").contains("HOST:PORT"));
         assert!(message("storage:\n  mode: memory\n  path: /srv\n").contains("memory mode"));
         assert!(message("storage:\n  capacity: 1MiB\n").contains("line 2: storage.capacity 1MiB"));

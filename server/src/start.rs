@@ -8,6 +8,7 @@ mod local;
 #[cfg(target_os = "linux")]
 mod rdma;
 mod storage;
+mod workers;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -17,11 +18,12 @@ use std::time::Duration;
 
 use memkv_transport::local::PATH_SIZE_BYTES_MAX;
 use memkv_transport::session::{ServerTerms, SetupGate};
+use memkv_transport::spin::Spin;
 use memkv_wire::limits;
 use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -29,6 +31,7 @@ use self::local::Local;
 pub use self::storage::{STORE, StorageError, format_options};
 #[cfg(target_os = "linux")]
 pub use self::storage::{is_in_use, open_drive};
+use self::workers::Workers;
 use crate::banner::{Banner, library_directory};
 use crate::config::{KeySource, Medium, Settings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};
@@ -89,7 +92,7 @@ pub fn run(settings: Settings, configured: bool) -> Result<(), StartError> {
         (None, None) => vec![keys::draw()?],
     };
     raise_open_files_max();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run_async(&settings, keys, directory.as_ref(), configured))
 }
 
@@ -153,14 +156,17 @@ async fn run_async(
     });
     tracing::info!(%address, mode = settings.storage.medium.mode().name(), key = ?settings.keys, "serving");
     announce(&banner);
+    let workers = Workers::start(settings.spin_us)?;
     let mut peers = JoinSet::new();
-    accept((&listener, &local), &shell, &door, settings.connections_max, &mut peers, &mut signals).await;
-    drop((listener, local));
+    let entrance = Entrance { listener, local, workers, connections_max: settings.connections_max };
+    entrance.accept(&shell, &door, &mut peers, &mut signals).await;
+    let workers = entrance.close();
     if let Some(task) = control {
         task.abort();
     }
     let drained = drain(&shell, controlled, &mut peers, &mut signals).await;
     clock.abort();
+    drop((peers, workers));
     if drained.is_ok() {
         tracing::info!("stopped in good order");
     }
@@ -209,46 +215,68 @@ fn announce(banner: &Banner) {
     }
 }
 
-/// Accepts connections until a signal comes.
-async fn accept(
-    (listener, local): (&TcpListener, &Local),
-    shell: &Arc<Shell>,
-    door: &Arc<Door>,
+/// Where connections come in, and who serves them.
+struct Entrance {
+    listener: TcpListener,
+    local: Local,
+    workers: Workers,
     connections_max: u32,
-    peers: &mut JoinSet<()>,
-    signals: &mut Signals,
-) {
-    loop {
-        tokio::select! {
-            () = signals.next() => return,
-            Some(_) = peers.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if peers.len() < connections_max as usize => {
-                    peers.spawn(serve(Arc::clone(shell), Arc::clone(door), stream, peer));
-                }
-                Ok((_, peer)) => {
-                    shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
-                    tracing::warn!(%peer, connections_max, "refused: network.connections_max is reached");
-                }
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            accepted = local.accept() => match accepted {
-                Ok(socket) if peers.len() < connections_max as usize => {
-                    peers.spawn(serve_local(Arc::clone(shell), Arc::clone(door), socket));
-                }
-                Ok(_) => {
-                    shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
-                    tracing::warn!(connections_max, "refused a local peer: network.connections_max is reached");
-                }
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept local connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+}
+
+impl Entrance {
+    /// Accepts connections until a signal comes.
+    async fn accept(
+        &self,
+        shell: &Arc<Shell>,
+        door: &Arc<Door>,
+        peers: &mut JoinSet<()>,
+        signals: &mut Signals,
+    ) {
+        let connections_max = self.connections_max;
+        loop {
+            let is_full = peers.len() >= connections_max as usize;
+            let (shell, door) = (Arc::clone(shell), Arc::clone(door));
+            tokio::select! {
+                () = signals.next() => return,
+                Some(_) = peers.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok((_, peer)) if is_full => {
+                        shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
+                        tracing::warn!(%peer, connections_max, "refused: network.connections_max is reached");
+                    }
+                    Ok((stream, peer)) => {
+                        self.workers.spawn(peers, |spin| serve_tcp(shell, door, spin, stream, peer));
+                    }
+                    Err(error) => pause(&error).await,
+                },
+                accepted = self.local.accept() => match accepted {
+                    Ok(_) if is_full => {
+                        shell.with_service(|service, _| service.counters_mut().connections_refused += 1);
+                        tracing::warn!(connections_max, "refused a local peer: network.connections_max is reached");
+                    }
+                    Ok(socket) => self.workers.spawn(peers, |spin| serve_local(shell, door, spin, socket)),
+                    Err(error) => pause(&error).await,
+                },
+            }
         }
+    }
+
+    /// Accepts no more.
+    fn close(self) -> Workers {
+        self.workers
+    }
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::error!(%error, "cannot accept connections");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Serves a peer in the runtime that this is called in, whichever accepted it.
+async fn serve_tcp(shell: Arc<Shell>, door: Arc<Door>, spin: Spin, stream: TcpStream, peer: SocketAddr) {
+    match stream.into_std().and_then(TcpStream::from_std) {
+        Ok(stream) => serve(shell, door, spin, stream, peer).await,
+        Err(error) => tracing::error!(%peer, %error, "cannot serve a connection"),
     }
 }
 

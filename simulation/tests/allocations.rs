@@ -14,6 +14,7 @@ use memkv_server::service::{Service, ServiceLimits};
 use memkv_server::shell::{Door, Drives, Shell, serve};
 use memkv_server::store::{self, FormatOptions, Store};
 use memkv_transport::session::{ServerTerms, SetupGate};
+use memkv_transport::spin::{SPIN_US_DEFAULT, Vigil};
 use memkv_wire::limits;
 use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
 use tokio::net::TcpListener;
@@ -68,13 +69,13 @@ fn allocations(what: &str, mut operation: impl AsyncFnMut(&Client)) -> (u64, u64
     let (done, all_done) = oneshot::channel::<()>();
     let server = std::thread::spawn(move || {
         let runtime = runtime();
-        let (shell, door) = (shell(), door());
+        let (shell, door, vigil) = (shell(), door(), Vigil::new(SPIN_US_DEFAULT));
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             address.send(listener.local_addr().unwrap()).unwrap();
             tokio::spawn(async move {
                 while let Ok((stream, peer)) = listener.accept().await {
-                    tokio::spawn(serve(Arc::clone(&shell), Arc::clone(&door), stream, peer));
+                    tokio::spawn(serve(Arc::clone(&shell), Arc::clone(&door), vigil.spin(), stream, peer));
                 }
             });
             warmed.await.unwrap();

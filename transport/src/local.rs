@@ -75,14 +75,14 @@ impl Listener {
         &self.path
     }
 
-    /// The next client that may be here. Dropping the future loses none.
+    /// The next client that may be here, for any runtime. Dropping the future loses none.
     pub async fn accept(&self) -> io::Result<Socket> {
         loop {
             let (stream, _) = self.listener.accept().await?;
             let peer = stream.peer_cred()?;
             let own = rustix::process::geteuid().as_raw();
             if peer.uid() == own || peer.uid() == 0 || self.is_member(&stream, peer.gid()) {
-                return Ok(Socket::new(stream));
+                return stream.into_std().map(Socket);
             }
         }
     }
@@ -112,7 +112,7 @@ pub async fn connect(
     pool: BufPool,
 ) -> Result<(Reader, Writer, ServerInfo), TransportError> {
     let connecting = timeout(SETUP_TIMEOUT, UnixStream::connect(path));
-    let mut socket = Socket::new(connecting.await.map_err(|_| SetupError::TimedOut)??);
+    let mut socket = Halves::new(connecting.await.map_err(|_| SetupError::TimedOut)??);
     let (channel, server) = stream::connect(&mut socket, key, terms).await?;
     let (read, write) = socket.split();
     let (reader, writer) =
@@ -120,15 +120,16 @@ pub async fn connect(
     Ok((reader, writer, server))
 }
 
-/// Accepts a client. With no place in the gate the socket is closed at once. The last one are the files it sends.
+/// Accepts a client, in the runtime that it is to stay in. With no place in the gate the socket is closed at once. The last one are the files it sends.
 pub async fn accept(
-    mut socket: Socket,
+    socket: Socket,
     keys: &KeyRing,
     terms: &ServerTerms,
     gate: &SetupGate,
     pool: BufPool,
 ) -> Result<(Reader, Writer, ClientInfo, Files), TransportError> {
     let permit = gate.enter()?;
+    let mut socket = Halves::new(UnixStream::from_std(socket.0)?);
     let (channel, client) = stream::accept(&mut socket, keys, terms, permit).await?;
     let files = socket.read.files.clone();
     let (read, write) = socket.split();
@@ -137,17 +138,21 @@ pub async fn accept(
     Ok((reader, writer, client, files))
 }
 
+/// The socket of a client that may be here.
+#[derive(Debug)]
+pub struct Socket(std::os::unix::net::UnixStream);
+
 /// A connected socket.
 #[derive(Debug)]
-pub struct Socket {
+struct Halves {
     read: ReadHalf,
     write: WriteHalf,
 }
 
-impl Socket {
-    fn new(stream: UnixStream) -> Socket {
+impl Halves {
+    fn new(stream: UnixStream) -> Halves {
         let stream = Arc::new(stream);
-        Socket {
+        Halves {
             read: ReadHalf { stream: Arc::clone(&stream), files: Files::default() },
             write: WriteHalf { stream, files: Vec::new() },
         }
@@ -313,7 +318,7 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for Halves {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -323,7 +328,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for Halves {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

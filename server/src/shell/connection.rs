@@ -19,6 +19,7 @@ use memkv_transport::net::{Reader, Writer};
 use memkv_transport::rdma;
 use memkv_transport::receiver::Frame as Received;
 use memkv_transport::session::{ClientInfo, ServerTerms, SetupGate};
+use memkv_transport::spin::Spin;
 use memkv_transport::stream::{Outgoing, PushError, Written};
 use memkv_transport::tcp;
 #[cfg(target_os = "linux")]
@@ -95,11 +96,11 @@ impl From<PushError> for ConnectionError {
 }
 
 /// Serves one peer until it leaves.
-pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+pub async fn serve(shell: Arc<Shell>, door: Arc<Door>, spin: Spin, stream: TcpStream, peer: SocketAddr) {
     match accept(&shell, &door, stream, peer).await {
         Ok((mut reader, writer, client)) => {
             let regions = Regions::over(way(&door, &mut reader));
-            serve_accepted(shell, regions, (reader, writer, client), Peer::Tcp(peer)).await;
+            serve_accepted(shell, regions, (reader, writer, client), Peer::Tcp(peer), spin).await;
         }
         Err(error) => refuse(&shell, &Peer::Tcp(peer), &error),
     }
@@ -138,12 +139,12 @@ fn way(_: &Door, _: &mut Reader) -> Way {
 }
 
 /// Serves one peer on the local socket until it leaves.
-pub async fn serve_local(shell: Arc<Shell>, door: Arc<Door>, socket: Socket) {
+pub async fn serve_local(shell: Arc<Shell>, door: Arc<Door>, spin: Spin, socket: Socket) {
     let pool = shell.received.clone();
     match local::accept(socket, &door.keys, &door.terms_here, &door.gate, pool).await {
         Ok((reader, writer, client, files)) => {
-            serve_accepted(shell, Regions::over(Way::Files(files)), (reader, writer, client), Peer::Local)
-                .await;
+            let regions = Regions::over(Way::Files(files));
+            serve_accepted(shell, regions, (reader, writer, client), Peer::Local, spin).await;
         }
         Err(error) => refuse(&shell, &Peer::Local, &error),
     }
@@ -174,6 +175,7 @@ async fn serve_accepted(
     regions: Regions,
     (mut reader, writer, client): (Reader, Writer, ClientInfo),
     peer: Peer,
+    spin: Spin,
 ) {
     reader.sum(payload::inline_sizes);
     let id = shell.with_service(|service, now_ms| service.connected(now_ms, &client.client_id));
@@ -181,7 +183,7 @@ async fn serve_accepted(
     shell.links.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&link));
     log_begin(&client, &peer);
     let sending = tokio::spawn(send(Arc::clone(&shell), Arc::clone(&link), id, writer));
-    let outcome = receive(&shell, &link, id, &mut reader).await;
+    let outcome = receive(&shell, &link, id, &mut reader, spin).await;
     // Before the peer can see that the connection is closed.
     link.regions.close();
     match &outcome {
@@ -218,18 +220,21 @@ async fn receive(
     link: &Link,
     id: ConnectionId,
     reader: &mut Reader,
+    mut spin: Spin,
 ) -> Result<(), ConnectionError> {
     let mut intake = Intake {
         shell,
         link,
         id,
         pieces: Vec::new(),
+        small: false,
         #[cfg(target_os = "linux")]
         coming: Coming::default(),
     };
     let mut pending_before = false;
     let mut since_turn_bytes = 0;
     while link.may_receive().await {
+        let small = intake.small;
         let next = tokio::select! {
             biased;
             () = link.ended() => return Ok(()),
@@ -237,7 +242,7 @@ async fn receive(
                 arrived?;
                 continue;
             }
-            next = timeout(STALL_MAX, reader.next()), if intake.has_room() => next,
+            next = timeout(STALL_MAX, spin.wait_if(small, reader.next())), if intake.has_room() => next,
         };
         let Ok(next) = next else {
             // A frame may have begun just now; one that was there the last time has had its time.
@@ -271,6 +276,8 @@ struct Intake<'a> {
     link: &'a Link,
     id: ConnectionId,
     pieces: Vec<payload::PieceBytes>,
+    /// Whether the last request moves no values, so that the next is as soon here as the peer can send it.
+    small: bool,
     /// Frames whose bytes are fetched from the client's memory.
     #[cfg(target_os = "linux")]
     coming: Coming,
@@ -294,6 +301,7 @@ impl Intake<'_> {
         let message = Message::new(frame.control)?;
         let request = Request::decode(&message)?;
         let payload = frame.payload.take().unwrap_or_default();
+        self.small = payload.is_empty() && !moves_values(&request);
         #[cfg(target_os = "linux")]
         if self.link.regions.one_sided().is_some() && self.defer(&frame, &request, &payload).await? {
             return Ok(0);
@@ -405,6 +413,17 @@ impl Intake<'_> {
         serve_frame((self.shell, self.id), input, size_bytes, None);
         Ok(())
     }
+}
+
+/// Whether values go one way or the other because of a request, in its own payload or not.
+fn moves_values(request: &Request<'_>) -> bool {
+    matches!(
+        request.which,
+        RequestWhich::Read(_)
+            | RequestWhich::BatchRead(_)
+            | RequestWhich::Write(_)
+            | RequestWhich::BatchWrite(_)
+    )
 }
 
 /// Hands a frame to the service.
