@@ -1,5 +1,6 @@
 //! What a client is told: where the server is, the key, and its bounds.
 
+use memkv_transport::spin::{SPIN_US_DEFAULT, SPIN_US_MAX};
 pub use memkv_transport::verify::Verify;
 use memkv_wire::mac::Key;
 
@@ -19,6 +20,9 @@ pub const RDMA_DEVICES_VARIABLE: &str = "MEMKV_RDMA_DEVICES";
 
 /// The environment variable for [`Settings::connections`].
 pub const CONNECTIONS_VARIABLE: &str = "MEMKV_CONNECTIONS";
+
+/// The environment variable for [`Config::spin_us`].
+pub const SPIN_VARIABLE: &str = "MEMKV_SPIN_US";
 
 /// The environment variable for [`Config::verify`]: `always`, `sampled` or `never`.
 pub const VERIFY_VARIABLE: &str = "MEMKV_VERIFY";
@@ -87,6 +91,9 @@ pub struct Config {
     /// The memory of each direction that is made ready when it is first shared with a server on the same host. The
     /// rest becomes ready as it is used.
     pub warm_size_bytes: usize,
+    /// How many microseconds, at most, to stay awake for the answer to a small request when the last one came as soon. 0: always
+    /// sleep. On a single processor a client always does.
+    pub spin_us: u32,
     /// Connections, windows and delays.
     pub settings: Settings,
     /// Told to the server, for its logs; at most 128 bytes of it.
@@ -115,14 +122,15 @@ impl Config {
             rdma_size_bytes: 64 << 20,
             verify: Verify::Always,
             warm_size_bytes: 4 << 20,
+            spin_us: SPIN_US_DEFAULT,
             settings: Settings::default(),
             client_name: concat!("memkv-client ", env!("CARGO_PKG_VERSION")).to_owned(),
         })
     }
 
     /// As [`Config::new`], with what the environment says: the key ([`KEY_VARIABLE`]), and if they are there the transport
-    /// ([`TRANSPORT_VARIABLE`]), RDMA devices ([`RDMA_DEVICES_VARIABLE`]), what to verify ([`VERIFY_VARIABLE`]) and the number of connections
-    /// ([`CONNECTIONS_VARIABLE`]).
+    /// ([`TRANSPORT_VARIABLE`]), RDMA devices ([`RDMA_DEVICES_VARIABLE`]), what to verify ([`VERIFY_VARIABLE`]), the number of connections
+    /// ([`CONNECTIONS_VARIABLE`]) and how long to stay awake ([`SPIN_VARIABLE`]).
     pub fn from_env(uri: &str) -> Result<Self, Error> {
         let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? };
         if let Some(names) = std::env::var_os(RDMA_DEVICES_VARIABLE) {
@@ -135,6 +143,9 @@ impl Config {
             Ok(text) => config.settings.connections = connections(&text)?,
             Err(std::env::VarError::NotPresent) => {}
             Err(std::env::VarError::NotUnicode(_)) => return Err(ApiMisuse::Connections.into()),
+        }
+        if let Some(text) = std::env::var_os(SPIN_VARIABLE) {
+            config.spin_us = spin_us(&text.to_string_lossy())?;
         }
         Ok(config)
     }
@@ -164,6 +175,11 @@ fn verify(text: &str) -> Result<Verify, Error> {
 fn connections(text: &str) -> Result<u16, Error> {
     let number = text.parse().ok().filter(|number| (1..=CONNECTIONS_MAX).contains(number));
     Ok(number.ok_or(ApiMisuse::Connections)?)
+}
+
+fn spin_us(text: &str) -> Result<u32, Error> {
+    let number = text.parse().ok().filter(|number| *number <= SPIN_US_MAX);
+    Ok(number.ok_or(ApiMisuse::Spin)?)
 }
 
 /// The key in the environment.
@@ -209,6 +225,14 @@ mod tests {
         assert_eq!((verify(""), verify("always")), (Ok(Verify::Always), Ok(Verify::Always)));
         assert_eq!((verify("sampled"), verify("never")), (Ok(Verify::Sampled), Ok(Verify::Never)));
         assert_eq!(verify("no"), Err(ApiMisuse::Verify.into()));
+    }
+
+    #[test]
+    fn spins_are_counted() {
+        assert_eq!((spin_us("0"), spin_us("1000")), (Ok(0), Ok(1000)));
+        for text in ["", "1001", "-1", "50us"] {
+            assert_eq!(spin_us(text), Err(ApiMisuse::Spin.into()), "{text}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use memkv_transport::net::ReadHalf;
 use memkv_transport::net::{Reader, Writer};
 use memkv_transport::receiver::Frame;
 use memkv_transport::session::{ClientTerms, ServerInfo};
+use memkv_transport::spin::{Spin, Vigil, give_way};
 use memkv_transport::stream::{Outgoing, PushError};
 use memkv_transport::tcp;
 use memkv_wire::layout::{FRAME_HEADER_SIZE_BYTES, FRAME_TAG_SIZE_BYTES};
@@ -61,6 +62,8 @@ struct State {
     wakers: Vec<Option<Waker>>,
     /// By the places of the pool.
     connections: Vec<Option<Life>>,
+    /// How answers are waited for, by the places of the pool.
+    spins: Vec<Spin>,
     timer: Option<AbortHandle>,
     /// When the timer's task will look.
     timer_ms: u64,
@@ -91,11 +94,13 @@ impl Shared {
         getrandom::fill(&mut client_id).map_err(|_| ConnectionError::Local)?;
         let core = Core::new(config.settings, u64::from_le_bytes(seed));
         let places = usize::from(core.connections_max());
+        let vigil = Vigil::new(config.spin_us);
         let shared = Arc::new(Self {
             state: Mutex::new(State {
                 core,
                 wakers: Vec::new(),
                 connections: (0..places).map(|_| None).collect(),
+                spins: (0..places).map(|_| vigil.spin()).collect(),
                 timer: None,
                 timer_ms: u64::MAX,
             }),
@@ -246,6 +251,15 @@ impl Shared {
         local::connect(&self.config, &self.terms, pools, (path, server_id)).await
     }
 
+    /// Whether to look again for the answer on a connection, rather than sleep until it comes.
+    fn stays_awake(&self, id: ConnectionId, gave_way: Duration) -> bool {
+        let mut state = self.lock();
+        let expects_soon = state.core.expects_soon(id);
+        let spin = &mut state.spins[usize::from(id.slot())];
+        spin.gave_way(gave_way);
+        expects_soon && spin.goes_on(Instant::now())
+    }
+
     fn now_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
     }
@@ -266,6 +280,8 @@ impl Shared {
                 },
                 Command::Send(id) => self.writable[usize::from(id.slot())].notify_one(),
                 Command::Connect(id) => {
+                    // The life before may have ended in the middle of a wait.
+                    state.spins[usize::from(id.slot())].rest();
                     let (leave, leaves) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
                     let run = run_connection(Arc::clone(self), id, Arc::clone(&leave), Arc::clone(&leaves));
                     let task = self.runtime.spawn(run).abort_handle();
@@ -381,6 +397,7 @@ async fn run_reader(shared: &Arc<Shared>, id: ConnectionId, reader: &mut Reader)
         match reader.next().await {
             Ok(Some(frame)) => {
                 let size_bytes = frame_size_bytes(&frame);
+                shared.lock().spins[usize::from(id.slot())].end(Instant::now());
                 shared.with(|core, now_ms| core.received(now_ms, id, frame, size_bytes));
             }
             Ok(None) => return ConnectionError::Closed,
@@ -414,6 +431,11 @@ async fn run_writer(shared: Arc<Shared>, id: ConnectionId, mut writer: Writer) -
             }
         }
         if writer.is_idle() {
+            let mut gave_way = Duration::ZERO;
+            while shared.stays_awake(id, gave_way) {
+                gave_way = give_way();
+                tokio::task::yield_now().await;
+            }
             shared.writable[usize::from(id.slot())].notified().await;
             continue;
         }
@@ -423,7 +445,9 @@ async fn run_writer(shared: Arc<Shared>, id: ConnectionId, mut writer: Writer) -
             return ConnectionError::from(&error);
         }
         let sent_bytes = before_bytes - writer.queued_size_bytes();
-        shared.lock().core.count_sent(sent_bytes as u64);
+        let mut state = shared.lock();
+        state.core.count_sent(sent_bytes as u64);
+        state.spins[usize::from(id.slot())].begin(Instant::now());
     }
 }
 

@@ -72,6 +72,9 @@ pub enum ApiMisuse {
     /// A number of connections that there cannot be.
     #[error("MEMKV_CONNECTIONS is no number from 1 to {}", crate::core::CONNECTIONS_MAX)]
     Connections,
+    /// A time to stay awake that is none.
+    #[error("MEMKV_SPIN_US is no number of microseconds from 0 to {}", memkv_transport::spin::SPIN_US_MAX)]
+    Spin,
     /// RDMA was asked for where there is none.
     #[error("RDMA needs Linux: set MEMKV_TRANSPORT to `auto`, or leave it out")]
     NoRdma,

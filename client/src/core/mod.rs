@@ -351,6 +351,18 @@ impl Core {
         Some(Outgoing { request_id, last })
     }
 
+    /// Whether all that a connection is waited on for is the answer to one small request, which is about to come.
+    pub fn expects_soon(&self, id: ConnectionId) -> bool {
+        let connection = &self.connections[usize::from(id.slot)];
+        if connection.epoch != id.epoch || connection.in_flight() != 1 {
+            return false;
+        }
+        let asked = connection.requests.iter().flatten().next();
+        asked.is_some_and(|asked| {
+            asked.sent_whole() && self.calls[asked.call.slot as usize].class == Class::Control
+        })
+    }
+
     /// Counts a frame that went out.
     pub fn count_sent(&mut self, size_bytes: u64) {
         self.counters.sent_bytes += size_bytes;
