@@ -98,6 +98,7 @@
 /* BulkMac */
 #define MEMKV_BULK_MAC_HMAC_SHA256 0u
 #define MEMKV_BULK_MAC_AEGIS128X2 1u
+#define MEMKV_BULK_MAC_AEGIS128X4 2u
 
 /* ManifestRole */
 #define MEMKV_MANIFEST_ROLE_BOTH 0u

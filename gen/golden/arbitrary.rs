@@ -15,7 +15,7 @@ impl<'a> Drawn<'a> for Status {
 
 impl<'a> Drawn<'a> for BulkMac {
     fn draw(draw: &mut Draw<'_, '_, 'a>) -> Result<Self> {
-        Ok(BulkMac::from_code(draw.code(2)?))
+        Ok(BulkMac::from_code(draw.code(3)?))
     }
 }
 

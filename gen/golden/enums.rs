@@ -243,6 +243,8 @@ pub enum BulkMac {
     HmacSha256,
     /// AEGIS-128X2 (RFC 10032) in MAC mode: 16-byte key, zero nonce, 32-byte tag.
     Aegis128x2,
+    /// AEGIS-128X4, as that: for processors whose vectors hold four AES blocks.
+    Aegis128x4,
     /// A code that this version does not know.
     Unknown(u16),
 }
@@ -252,6 +254,7 @@ impl BulkMac {
     pub const ALL: &'static [BulkMac] = &[
         BulkMac::HmacSha256,
         BulkMac::Aegis128x2,
+        BulkMac::Aegis128x4,
     ];
 
     /// The number on the wire.
@@ -259,6 +262,7 @@ impl BulkMac {
         match self {
             BulkMac::HmacSha256 => 0,
             BulkMac::Aegis128x2 => 1,
+            BulkMac::Aegis128x4 => 2,
             BulkMac::Unknown(code) => code,
         }
     }
@@ -267,6 +271,7 @@ impl BulkMac {
         match code {
             0 => BulkMac::HmacSha256,
             1 => BulkMac::Aegis128x2,
+            2 => BulkMac::Aegis128x4,
             code => BulkMac::Unknown(code),
         }
     }
@@ -276,6 +281,7 @@ impl BulkMac {
         match self {
             BulkMac::HmacSha256 => "hmacSha256",
             BulkMac::Aegis128x2 => "aegis128x2",
+            BulkMac::Aegis128x4 => "aegis128x4",
             BulkMac::Unknown(_) => "unknown",
         }
     }

@@ -1,6 +1,7 @@
 """AEGIS in MAC mode, from the specification (RFC 10032, sections on AEGIS-128X and AEGISMAC-128X).
 
-Owns the AES round and the MAC over any degree of parallelism; AEGIS-128L is degree 1 and AEGIS-128X2 is degree 2.
+Owns the AES round and the MAC over any degree of parallelism; AEGIS-128L is degree 1, AEGIS-128X2
+is degree 2 and AEGIS-128X4 is degree 4.
 Written to be compared with the text of the specification, not to be fast: 1 MiB takes a second or two. It is not
 constant-time and must never be used for anything but making test vectors.
 """
@@ -139,6 +140,6 @@ def _output(v, tag_bits):
     return unwords(xor(*v[:4])) + unwords(xor(*v[4:]))
 
 
-def mac_128x2(key, data):
-    """The bulk MAC `aegis-128x2`: degree 2, zero nonce, 256-bit tag."""
-    return Mac(key, bytes(16), 2).tag(data, 256)
+def bulk_mac(degree, key, data):
+    """The bulk MACs `aegis-128x2` and `aegis-128x4`: the degree, zero nonce, 256-bit tag."""
+    return Mac(key, bytes(16), degree).tag(data, 256)

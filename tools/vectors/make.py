@@ -33,19 +33,23 @@ def fixed(label, size):
 def primitives():
     """The published vectors, so that a peer can test its libraries with the same file."""
     return {
-        "about": "Published vectors. hmacSha256: RFC 4231. hkdfSha256: RFC 5869. aegisMac: RFC 10032, 128X2.",
+        "about": "Published vectors. hmacSha256: RFC 4231. hkdfSha256: RFC 5869. aegisMac: RFC 10032, 128X2 and 128X4.",
         "hmacSha256": [{"key": k, "data": d, "mac": m} for k, d, m in known.HMAC_SHA256],
         "hkdfSha256": [
             {"secret": s, "salt": t, "info": i, "length": n, "output": o} for s, t, i, n, o in known.HKDF_SHA256
         ],
-        "aegisMac128x2": [
-            {
-                "key": known.AEGISMAC_KEY,
-                "nonce": known.AEGISMAC_NONCE,
-                "data": known.AEGISMAC_DATA,
-                "tag256": next(tag256 for degree, _, tag256 in known.AEGISMAC if degree == 2),
-            }
-        ],
+        **{
+            f"aegisMac128x{degree}": [
+                {
+                    "key": known.AEGISMAC_KEY,
+                    "nonce": known.AEGISMAC_NONCE,
+                    "data": known.AEGISMAC_DATA,
+                    "tag256": tag256,
+                }
+            ]
+            for degree, _, tag256 in known.AEGISMAC
+            if degree > 1
+        },
     }
 
 
@@ -111,6 +115,7 @@ def derivations():
             1,
         ),
         (bytes(range(32)), connect_message(["aegis-128x2"]), reply_message("aegis-128x2"), 12),
+        (bytes(range(32)), connect_message(["aegis-128x4", "aegis-128x2"]), reply_message("aegis-128x4"), 12),
         # The derivation takes any two byte strings: the lengths in the salt keep these two apart.
         (bytes(32), bytes(8), bytes(16), 255),
         (bytes(32), bytes(16), bytes(8), 255),
@@ -173,7 +178,7 @@ def control_macs():
 
 def payload_tags():
     cases = []
-    for mac, key_size in (("hmac-sha256", 32), ("aegis-128x2", 16)):
+    for mac, key_size in (("hmac-sha256", 32), ("aegis-128x2", 16), ("aegis-128x4", 16)):
         for i, size in enumerate(TAG_SIZES):
             control = protocol.pattern(64, i)
             start = protocol.header_start(protocol.REQUEST, 1, control, 1 + i, size, 1 + i)
@@ -215,7 +220,7 @@ class Exchange:
 
     def __init__(self, bulk_mac, shared):
         self.bulk_mac, self.shared = bulk_mac, shared
-        offers = ["aegis-128x2", "hmac-sha256"] if bulk_mac == "aegis-128x2" else ["hmac-sha256"]
+        offers = list(dict.fromkeys([bulk_mac, "hmac-sha256"]))
         self.connect = connect_message(offers, "vectors")
         self.reply = reply_message(bulk_mac, serverName="memkv vectors")
         self.keys = protocol.derive(shared, protocol.salt(self.connect, self.reply), 1)
@@ -340,6 +345,7 @@ def main():
         "checksums.json": checksums(),
         "exchange_hmac_sha256.json": exchange("hmac-sha256"),
         "exchange_aegis_128x2.json": exchange("aegis-128x2"),
+        "exchange_aegis_128x4.json": exchange("aegis-128x4"),
     }
     for name, vectors in files.items():
         if name.startswith("exchange") and shutil.which("capnp"):

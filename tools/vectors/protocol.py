@@ -14,8 +14,9 @@ HELLO, REQUEST, RESPONSE = 1, 2, 3
 FLAG_LAST = 1
 BLOCK_SIZE_BYTES = 1 << 20
 DIRECTIONS = ("client-to-server", "server-to-client")
-USES = (("control", 32), ("bulk hmac-sha256", 32), ("bulk aegis-128x2", 16))
-BULK_MACS = {"hmac-sha256": 0, "aegis-128x2": 1}
+USES = (("control", 32), ("bulk hmac-sha256", 32), ("bulk aegis-128x2", 16), ("bulk aegis-128x4", 16))
+BULK_MACS = {"hmac-sha256": 0, "aegis-128x2": 1, "aegis-128x4": 2}
+AEGIS_DEGREES = {"aegis-128x2": 2, "aegis-128x4": 4}
 
 
 def hmac_sha256(key, data):
@@ -82,7 +83,7 @@ def bulk_tag(mac, key, header_bytes, payload):
     assert len(header_bytes) == 64
     if mac == "hmac-sha256":
         return hmac_sha256(key, header_bytes + payload)
-    return aegis.mac_128x2(key, header_bytes + payload)
+    return aegis.bulk_mac(AEGIS_DEGREES[mac], key, header_bytes + payload)
 
 
 def frame(control_key, start, control, bulk=None, payload=b""):

@@ -94,7 +94,9 @@ fn every_bit_to_the_server_counts_hmac() {
 
 #[test]
 fn every_bit_to_the_server_counts_aegis() {
-    flip_every_bit(&record(BulkAlgorithm::Aegis128X2).up, accepted_by_server);
+    for algorithm in [BulkAlgorithm::Aegis128X2, BulkAlgorithm::Aegis128X4] {
+        flip_every_bit(&record(algorithm).up, accepted_by_server);
+    }
 }
 
 #[test]
@@ -105,8 +107,9 @@ fn every_bit_to_the_client_counts_hmac() {
 
 #[test]
 fn every_bit_to_the_client_counts_aegis() {
-    let algorithm = BulkAlgorithm::Aegis128X2;
-    flip_every_bit(&record(algorithm).down, |stream| accepted_by_client(algorithm, stream));
+    for algorithm in [BulkAlgorithm::Aegis128X2, BulkAlgorithm::Aegis128X4] {
+        flip_every_bit(&record(algorithm).down, |stream| accepted_by_client(algorithm, stream));
+    }
 }
 
 #[test]
@@ -460,7 +463,9 @@ fn the_server_picks_the_first_it_speaks() {
             Err(error) => Err(error),
         }
     };
-    let [hmac, aegis] = ALGORITHMS;
+    let [hmac, aegis, wide] = ALGORITHMS;
+    assert_eq!(choice(&[wide, aegis, hmac], &[hmac, aegis, wide]), Ok(wide));
+    assert_eq!(choice(&[wide, aegis, hmac], &[hmac, aegis]), Ok(aegis));
     assert_eq!(choice(&[aegis, hmac], &[hmac, aegis]), Ok(aegis));
     assert_eq!(choice(&[hmac, aegis], &[aegis, hmac]), Ok(hmac));
     assert_eq!(choice(&[aegis, hmac], &[hmac]), Ok(hmac));

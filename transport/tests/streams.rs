@@ -30,7 +30,7 @@ fn payload_size() -> impl Strategy<Value = usize> {
 }
 
 fn algorithm() -> impl Strategy<Value = BulkAlgorithm> {
-    prop_oneof![Just(BulkAlgorithm::HmacSha256), Just(BulkAlgorithm::Aegis128X2)]
+    prop::sample::select(ALGORITHMS.as_slice())
 }
 
 fn payload(seed: usize, size_bytes: usize) -> Vec<u8> {
@@ -210,7 +210,7 @@ impl Side {
 
 fn run(seed: u64, options: LinkOptions) -> Outcome {
     let mut link = Link::new(seed, options);
-    let algorithm = ALGORITHMS[seed as usize % 2];
+    let algorithm = ALGORITHMS[seed as usize % ALGORITHMS.len()];
     let mut now = NOW;
     let Some((mut client, mut server)) = connect_over(&mut link, algorithm, &mut now) else {
         return Outcome { requests: 0, replies: 0, ended_at: now };

@@ -53,12 +53,14 @@ fn bulk_key(name: &str, key: &str) -> BulkKey {
     match algorithm(name) {
         BulkAlgorithm::HmacSha256 => BulkKey::HmacSha256(ControlMac::new(&array(key))),
         BulkAlgorithm::Aegis128X2 => BulkKey::Aegis128X2(array::<16>(key).into()),
+        BulkAlgorithm::Aegis128X4 => BulkKey::Aegis128X4(array::<16>(key).into()),
     }
 }
 
 #[test]
 fn primitives() {
     use aegis::aegis128x2::Aegis128X2Mac;
+    use aegis::aegis128x4::Aegis128X4Mac;
     use hmac::{KeyInit, Mac};
 
     #[derive(Deserialize)]
@@ -67,6 +69,7 @@ fn primitives() {
         hmac_sha256: Vec<HmacCase>,
         hkdf_sha256: Vec<HkdfCase>,
         aegis_mac128x2: Vec<AegisCase>,
+        aegis_mac128x4: Vec<AegisCase>,
     }
     #[derive(Deserialize)]
     struct HmacCase {
@@ -89,7 +92,8 @@ fn primitives() {
         tag256: String,
     }
     let all: Primitives = read("primitives.json");
-    assert!(!all.hmac_sha256.is_empty() && !all.hkdf_sha256.is_empty() && !all.aegis_mac128x2.is_empty());
+    assert!(!all.hmac_sha256.is_empty() && !all.hkdf_sha256.is_empty());
+    assert!(!all.aegis_mac128x2.is_empty() && !all.aegis_mac128x4.is_empty());
     for case in &all.hmac_sha256 {
         let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&bytes(&case.key)).unwrap();
         mac.update(&bytes(&case.data));
@@ -104,6 +108,11 @@ fn primitives() {
     }
     for case in &all.aegis_mac128x2 {
         let mut mac = Aegis128X2Mac::<32>::new_with_nonce(&array(&case.key), &array(&case.nonce));
+        mac.update(&bytes(&case.data));
+        assert_eq!(mac.finalize().as_slice(), bytes(&case.tag256));
+    }
+    for case in &all.aegis_mac128x4 {
+        let mut mac = Aegis128X4Mac::<32>::new_with_nonce(&array(&case.key), &array(&case.nonce));
         mac.update(&bytes(&case.data));
         assert_eq!(mac.finalize().as_slice(), bytes(&case.tag256));
     }
@@ -161,6 +170,8 @@ fn derivations() {
         hmac_sha256: String,
         #[serde(rename = "bulk aegis-128x2")]
         aegis_128x2: String,
+        #[serde(rename = "bulk aegis-128x4")]
+        aegis_128x4: String,
     }
     let all: Derivations = read("derivations.json");
     assert!(all.cases.len() > 1);
@@ -177,9 +188,11 @@ fn derivations() {
             let message: &[&[u8]] = &[b"any message"];
             let control = ControlMac::new(&array(&expected.control));
             assert_eq!(schedule.control_mac(direction).tag(message), control.tag(message));
-            for (name, key) in
-                [("hmac-sha256", &expected.hmac_sha256), ("aegis-128x2", &expected.aegis_128x2)]
-            {
+            for (name, key) in [
+                ("hmac-sha256", &expected.hmac_sha256),
+                ("aegis-128x2", &expected.aegis_128x2),
+                ("aegis-128x4", &expected.aegis_128x4),
+            ] {
                 let derived = schedule.bulk_key(direction, algorithm(name));
                 assert_eq!(derived.tag(message), bulk_key(name, key).tag(message));
             }
@@ -234,7 +247,7 @@ fn payload_tags() {
         tag: String,
     }
     let all: PayloadTags = read("payload_tags.json");
-    for mac in ["hmac-sha256", "aegis-128x2"] {
+    for mac in ["hmac-sha256", "aegis-128x2", "aegis-128x4"] {
         assert!(all.cases.iter().filter(|case| case.mac == mac).count() > 2);
     }
     for case in &all.cases {
@@ -412,4 +425,9 @@ fn exchange_hmac_sha256() {
 #[test]
 fn exchange_aegis_128x2() {
     replay(&read("exchange_aegis_128x2.json"));
+}
+
+#[test]
+fn exchange_aegis_128x4() {
+    replay(&read("exchange_aegis_128x4.json"));
 }

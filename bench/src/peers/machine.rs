@@ -86,7 +86,7 @@ pub fn write_page(
 }
 
 const WHAT: &str = "\
-MemKV authenticates every byte (AEGIS-128X2 or HMAC-SHA256) and checks every value (XXH3-128) at both ends; redis, memcached and Mooncake do
+MemKV authenticates every byte (AEGIS-128X4, AEGIS-128X2 or HMAC-SHA256) and checks every value (XXH3-128) at both ends; redis, memcached and Mooncake do
 neither. Two threads each have an async client of their own, with the connections it has by default; redis, memcached and the bare loop have
 pipelined blocking sockets, a thread for each of two, Mooncake its own Python binding with registered buffers. Values are noise. The
 bare loop is the yardstick: same sizes and depth over plain sockets, with the same MAC and checksum and nothing else; the bare

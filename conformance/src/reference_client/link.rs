@@ -285,7 +285,7 @@ fn connect(terms: &Terms, version: u8, deadline: Instant) -> Result<Link, Troubl
     }
     let offered: &[BulkMac] = match terms.flaw {
         Some(Flaw::HmacNotOffered) => &[BulkMac::Aegis128x2],
-        _ => &[BulkMac::Aegis128x2, BulkMac::HmacSha256],
+        _ => &[BulkMac::Aegis128x2, BulkMac::Aegis128x4, BulkMac::HmacSha256],
     };
     let hello = connect_frame(terms, version, &nonce, offered);
     stream.write_all(&hello.bytes())?;

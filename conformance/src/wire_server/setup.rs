@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use memkv_wire::frame::{Header, Kind, VERSION};
 use memkv_wire::limits::{HELLO_SIZE_BYTES_MAX, SETUP_CONNECTIONS_MAX, SETUP_TIMEOUT_MS};
 use memkv_wire::mac::Key;
-use memkv_wire::{Ping, Request, RequestWhich, Status};
+use memkv_wire::{BulkMac, Ping, Request, RequestWhich, Status};
 use zerocopy::IntoBytes as _;
 
 use super::calls::{expect_value, store};
@@ -69,6 +69,12 @@ pub const CASES: &[Case<Server>] = &[
         &["MKV-CONN-6"],
         "the reply is under the key that the Connect names",
         reply_key,
+    ),
+    Case::must(
+        "SRV-CONN-17",
+        &["MKV-CONN-7", "MKV-FRAME-6"],
+        "values go both ways under every bulk MAC that the server speaks",
+        every_bulk_mac,
     ),
 ];
 
@@ -148,6 +154,20 @@ fn bulk_mac_order(server: &Server) -> Outcome {
         let session = Session::open(&server.target.address, &server.key, terms)?;
         let chosen = session.answer.bulk_mac;
         ensure!(chosen == expected, "of {offered:?} bulk MAC {chosen} was chosen instead of {expected}");
+    }
+    Ok(())
+}
+
+fn every_bulk_mac(server: &Server) -> Outcome {
+    for bulk_mac in BulkMac::ALL.iter().map(|mac| mac.code()) {
+        let terms = Terms { bulk_macs: vec![bulk_mac, 0], ..server.terms()? };
+        let mut session = Session::open(&server.target.address, &server.key, terms)?;
+        let chosen = session.answer.bulk_mac;
+        ensure!(chosen == bulk_mac || chosen == 0, "bulk MAC {chosen} was chosen, and not offered");
+        let data = server.random().bytes(300_000);
+        let key = [b"key", &bulk_mac.to_le_bytes()[..]].concat();
+        store(&mut session, &server.namespace(), &key, &data)?;
+        expect_value(&mut session, &server.namespace(), &key, &data)?;
     }
     Ok(())
 }

@@ -16,7 +16,8 @@ use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing, Schedule};
 use memkv_wire::{ControlBuf, Ping, PingReply, Request, RequestWhich, Response, ResponseWhich, Status};
 
 pub const NOW: Duration = Duration::from_secs(1);
-pub const ALGORITHMS: [BulkAlgorithm; 2] = [BulkAlgorithm::HmacSha256, BulkAlgorithm::Aegis128X2];
+pub const ALGORITHMS: [BulkAlgorithm; 3] =
+    [BulkAlgorithm::HmacSha256, BulkAlgorithm::Aegis128X2, BulkAlgorithm::Aegis128X4];
 
 pub fn key() -> Key {
     Key::from_bytes([0x5a; 32])
