@@ -1,4 +1,4 @@
-//! One peer: set-up, a task that receives, a task that sends.
+//! One peer: set-up, then a task that receives and sends.
 //!
 //! The receiver verifies each frame's MAC and tag (in the transport), decodes it, and checksums its pieces before it takes
 //! the service's lock. A peer that breaks the protocol is closed with a reason in the log; so is one that does not
@@ -28,6 +28,7 @@ use memkv_transport::verify::Verify;
 use memkv_wire::mac::KeyRing;
 use memkv_wire::{DecodeError, Message, Request, RequestWhich, Status};
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::Shell;
@@ -182,24 +183,25 @@ async fn serve_accepted(
     let link = Arc::new(Link::new(regions));
     shell.links.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&link));
     log_begin(&client, &peer);
-    let sending = tokio::spawn(send(Arc::clone(&shell), Arc::clone(&link), id, writer));
-    let outcome = receive(&shell, &link, id, &mut reader, spin).await;
-    // Before the peer can see that the connection is closed.
-    link.regions.close();
-    match &outcome {
-        Ok(()) => tracing::debug!(%peer, "a connection ended"),
-        Err(error) => tracing::info!(%peer, %error, "a connection ended"),
-    }
-    if outcome.is_err() {
-        link.close();
-    } else {
-        link.finish();
-    }
-    shell.with_service(|service, now_ms| service.disconnected(now_ms, id));
-    shell.links.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    if let Err(error) = sending.await {
-        tracing::error!(%peer, %error, "a sender failed");
-    }
+    let receiving = async {
+        let outcome = receive(&shell, &link, id, &mut reader, spin).await;
+        // Before the peer can see that the connection is closed.
+        link.regions.close();
+        match &outcome {
+            Ok(()) => tracing::debug!(%peer, "a connection ended"),
+            Err(error) => tracing::info!(%peer, %error, "a connection ended"),
+        }
+        if outcome.is_err() {
+            link.close();
+        } else {
+            link.finish();
+        }
+        shell.with_service(|service, now_ms| service.disconnected(now_ms, id));
+        shell.links.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    };
+    // One task: what a request brought into the cache is sent before other connections are looked at. A peer that has always more to
+    // receive must not use up the turn of what is sent.
+    tokio::join!(biased; receiving, unconstrained(send(&shell, &link, id, writer)));
     for frame in link.leftovers() {
         forget(&shell, id, &frame);
     }
@@ -443,15 +445,15 @@ fn serve_frame(
 }
 
 /// Sends what the link has until it ends.
-async fn send(shell: Arc<Shell>, link: Arc<Link>, id: ConnectionId, mut writer: Writer) {
+async fn send(shell: &Shell, link: &Link, id: ConnectionId, mut writer: Writer) {
     let (mut frames, mut pushed) = (VecDeque::new(), Written::default());
-    if let Err(error) = send_all(&shell, &link, id, &mut writer, &mut frames, &mut pushed).await {
+    if let Err(error) = send_all(shell, link, id, &mut writer, &mut frames, &mut pushed).await {
         tracing::info!(%error, "a peer cannot be sent to");
         link.close();
     }
-    report(&shell, id, pushed, &mut Vec::new());
+    report(shell, id, pushed, &mut Vec::new());
     for frame in frames {
-        forget(&shell, id, &frame);
+        forget(shell, id, &frame);
     }
     link.regions.close();
     // The peer may be gone already.
