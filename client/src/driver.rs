@@ -3,8 +3,7 @@
 //! Owns the clock, the tasks and the wakers. One mutex guards the core; it is held for bookkeeping only: MACs are made and
 //! checked by the tasks of each connection, checksums by whoever asked for the bytes.
 //!
-//! Tasks: one timer; for each connection a reader, which is also its life, and a writer. All end with
-//! [`Shared::close`].
+//! Tasks: one timer, and one for each connection, which reads and writes. All end with [`Shared::close`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +23,7 @@ use memkv_wire::layout::{FRAME_HEADER_SIZE_BYTES, FRAME_TAG_SIZE_BYTES};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, unconstrained};
 
 use crate::config::{Config, Transport};
 use crate::core::{
@@ -334,13 +333,13 @@ async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify
     let one_sided = matches!(sharing, Sharing::OneSided(_));
     leaves.store(is_local || one_sided, Ordering::Release);
     shared.with(|core, now_ms| core.connected_sharing(now_ms, id, requests_in_flight_max, sharing));
-    let mut writer = AbortOnDrop(tokio::spawn(run_writer(Arc::clone(&shared), id, writer)));
+    // One task for both directions. What is sent goes first and unhindered: it is small, or others wait for it.
     let error = tokio::select! {
+        biased;
+        error = unconstrained(run_writer(&shared, id, writer)) => error,
         error = run_reader(&shared, id, &mut reader) => error,
-        ended = &mut writer.0 => ended.unwrap_or(ConnectionError::Closed),
         () = leave.notified() => ConnectionError::Closed,
     };
-    drop(writer);
     let unreachable = one_sided && sever(&mut reader);
     end(&shared, id, error);
     let exposed = shared.lock().core.take_exposed(id);
@@ -384,14 +383,6 @@ async fn closed_by_server(reader: &mut Reader) -> bool {
 /// How long a server may take to close a connection that this side has ended.
 const CLOSED_TIMEOUT: Duration = Duration::from_secs(120);
 
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 async fn run_reader(shared: &Arc<Shared>, id: ConnectionId, reader: &mut Reader) -> ConnectionError {
     loop {
         match reader.next().await {
@@ -412,7 +403,7 @@ fn frame_size_bytes(frame: &Frame<'_>) -> u64 {
     (FRAME_HEADER_SIZE_BYTES + frame.control.len() + payload_size_bytes) as u64
 }
 
-async fn run_writer(shared: Arc<Shared>, id: ConnectionId, mut writer: Writer) -> ConnectionError {
+async fn run_writer(shared: &Arc<Shared>, id: ConnectionId, mut writer: Writer) -> ConnectionError {
     let mut blank = None;
     loop {
         while writer.queued_size_bytes() < QUEUED_SIZE_BYTES_MAX {
