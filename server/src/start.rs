@@ -154,9 +154,9 @@ async fn run_async(
         terms_here: terms(server_id, local.path()),
         gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
     });
+    let workers = Workers::start(settings.spin_us)?;
     tracing::info!(%address, mode = settings.storage.medium.mode().name(), key = ?settings.keys, "serving");
     announce(&banner);
-    let workers = Workers::start(settings.spin_us)?;
     let mut peers = JoinSet::new();
     let entrance = Entrance { listener, local, workers, connections_max: settings.connections_max };
     entrance.accept(&shell, &door, &mut peers, &mut signals).await;
