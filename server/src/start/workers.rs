@@ -29,7 +29,10 @@ struct Worker {
 impl Workers {
     /// `spin_us`: how long each stays awake for the next request.
     pub fn start(spin_us: u32) -> io::Result<Workers> {
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        Workers::of(std::thread::available_parallelism().map_or(1, usize::from), spin_us)
+    }
+
+    fn of(count: usize, spin_us: u32) -> io::Result<Workers> {
         (0..count).map(|number| Worker::start(number, spin_us)).collect::<io::Result<_>>().map(Workers)
     }
 
@@ -78,5 +81,59 @@ impl Drop for Worker {
             // Tasks' panics were reported when they happened.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Connections that tell the number of their thread's, and stay until they are told to go.
+    struct Peers {
+        workers: Workers,
+        tasks: JoinSet<()>,
+        open: BTreeMap<usize, oneshot::Sender<()>>,
+    }
+
+    impl Peers {
+        async fn come(&mut self, number: usize) -> String {
+            let (go, gone) = oneshot::channel::<()>();
+            let (tell, mut told) = mpsc::unbounded_channel();
+            self.workers.spawn(&mut self.tasks, |_| async move {
+                let _ = tell.send(std::thread::current().name().map(str::to_owned));
+                let _ = gone.await;
+            });
+            self.open.insert(number, go);
+            told.recv().await.flatten().expect("workers' threads have names")
+        }
+
+        async fn leave(&mut self, number: usize) {
+            drop(self.open.remove(&number));
+            self.tasks.join_next().await.expect("one was there").expect("it ends well");
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_to_the_worker_with_the_fewest() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let workers = Workers::of(3, 0).unwrap();
+            let mut peers = Peers { workers, tasks: JoinSet::new(), open: BTreeMap::new() };
+            let mut names = Vec::new();
+            for number in 0..6 {
+                names.push(peers.come(number).await);
+            }
+            assert_eq!(names[..3].iter().collect::<BTreeSet<_>>().len(), 3, "each has one");
+            assert_eq!(names[3..].iter().collect::<BTreeSet<_>>().len(), 3, "each has two");
+            for number in [4, 1, 5] {
+                peers.leave(number).await;
+                assert_eq!(peers.come(number).await, names[number], "its worker has the fewest");
+            }
+            // It ends, with connections that would stay for ever.
+        });
     }
 }
