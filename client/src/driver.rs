@@ -265,9 +265,14 @@ impl Shared {
 
     /// Hands the core to `act`, then does what it asks for.
     fn with<R>(self: &Arc<Self>, act: impl FnOnce(&mut Core, u64) -> R) -> R {
+        self.with_state(|state, now_ms| act(&mut state.core, now_ms))
+    }
+
+    /// As [`Shared::with`], with what is beside the core.
+    fn with_state<R>(self: &Arc<Self>, act: impl FnOnce(&mut State, u64) -> R) -> R {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let result = act(&mut state.core, self.now_ms());
+        let result = act(state, self.now_ms());
         let mut first = None;
         let mut more = Vec::new();
         while let Some(command) = state.core.command() {
@@ -388,8 +393,10 @@ async fn run_reader(shared: &Arc<Shared>, id: ConnectionId, reader: &mut Reader)
         match reader.next().await {
             Ok(Some(frame)) => {
                 let size_bytes = frame_size_bytes(&frame);
-                shared.lock().spins[usize::from(id.slot())].end(Instant::now());
-                shared.with(|core, now_ms| core.received(now_ms, id, frame, size_bytes));
+                shared.with_state(|state, now_ms| {
+                    state.spins[usize::from(id.slot())].end(Instant::now());
+                    state.core.received(now_ms, id, frame, size_bytes);
+                });
             }
             Ok(None) => return ConnectionError::Closed,
             Err(error) => return ConnectionError::from(&error),

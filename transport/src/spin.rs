@@ -5,7 +5,7 @@
 //! looks the runtime's other tasks run, and all its sockets are looked at.
 //!
 //! Invariants: a wait is spent awake only when the one before was no longer than the window, so that a peer with other things to do
-//! costs one window and no more; who is awake gives way before each look, and sleeps as soon as somebody else took that turn: on a busy processor, which
+//! costs one window and no more; who is awake gives way between two looks, and sleeps as soon as somebody else took that turn: on a busy processor, which
 //! may be that of the peer, there is nothing to gain. Of all who share a [`Vigil`] one at a time is awake; where there is
 //! a single processor nobody is.
 

@@ -352,15 +352,13 @@ impl Core {
     }
 
     /// Whether all that a connection is waited on for is the answer to one small request, which is about to come.
-    pub fn expects_soon(&self, id: ConnectionId) -> bool {
-        let connection = &self.connections[usize::from(id.slot)];
-        if connection.epoch != id.epoch || connection.in_flight() != 1 {
+    pub fn expects_soon(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connection_mut(id).filter(|connection| connection.in_flight() == 1)
+        else {
             return false;
-        }
-        let asked = connection.requests.iter().flatten().next();
-        asked.is_some_and(|asked| {
-            asked.sent_whole() && self.calls[asked.call.slot as usize].class == Class::Control
-        })
+        };
+        let Some(&asked) = connection.requests.iter().flatten().next() else { return false };
+        asked.sent_whole() && self.calls[asked.call.slot as usize].class == Class::Control
     }
 
     /// Counts a frame that went out.

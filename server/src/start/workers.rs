@@ -1,6 +1,6 @@
 //! The threads that serve connections, one for each processor.
 //!
-//! A connection stays with the thread that it was given to: what its tasks tell each other wakes no other thread, and a thread that
+//! A connection stays with the thread that it was given to: what is done for it wakes no other thread, and a thread that
 //! stays awake for the next request is the one that hears of it. With threads that take each other's work, a small round trip took
 //! half as long again, and large values gained nothing.
 
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// Connections that tell the number of their thread's, and stay until they are told to go.
+    /// Connections that tell the name of their thread, and stay until they are told to go.
     struct Peers {
         workers: Workers,
         tasks: JoinSet<()>,
