@@ -58,6 +58,7 @@ const MENDED: &[(u64, &str)] = &[
     (4724, "an earlier attempt of a put ended after a delete, and brought the manifest back"),
     (18336, "the model expected a value whose acknowledgement was on its way when the power was lost"),
     (19629, "the model expected a chunk whose lease its own client's delete had ended"),
+    (21042, "a commit waited for the journal of a device that had failed since its pieces were written"),
 ];
 
 #[test]

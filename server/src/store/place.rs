@@ -46,12 +46,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         }
         self.counters.out_of_space += 1;
         match what {
-            Placing::Job(id) => {
-                if let Some(job) = self.jobs.get_mut(&id) {
-                    job.failed.get_or_insert(StoreError::OutOfSpace);
-                }
-                self.job_step(id);
-            }
+            Placing::Job(id) => self.fail_job(id, StoreError::OutOfSpace),
             Placing::Piece(id, block) => self.refuse_piece(id, block),
         }
         Placed::Done

@@ -190,8 +190,22 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                     None => return self.no_room(Placing::Job(id)),
                 },
             };
+            // Pieces may have been written well before their device failed; its journal will not tell of their extent.
+            let device = &self.devices[self.locate(place.extent).0];
+            if device.failed {
+                self.fail_job(id, StoreError::DeviceFailed { device: device.index });
+                return Placed::Done;
+            }
             self.issue_part(id, part, place, &layout);
         }
+    }
+
+    /// Nothing more of a job is written; it ends once what is in flight has.
+    pub(super) fn fail_job(&mut self, id: JobId, error: StoreError) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.failed.get_or_insert(error);
+        }
+        self.job_step(id);
     }
 
     pub(super) fn job_layout(&self, job: &Job<B>, part: u32) -> PartLayout {

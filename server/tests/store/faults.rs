@@ -260,6 +260,48 @@ fn a_failed_flush_fails_the_device_and_the_manifest() {
     assert_eq!(rig.delete_manifest(b"m"), Err(StoreError::DeviceFailed { device: 0 }));
 }
 
+/// The pieces reached the device, the journal's word of their extent did not.
+#[test]
+fn a_commit_ends_when_the_device_of_its_pieces_has_failed() {
+    let place = tempfile::tempdir().unwrap();
+    let mut rig = Rig::format(open_directory(place.path(), 2, CAPACITY).unwrap().devices, config());
+    let value = bytes(2 * BLOCK_BYTES, 3);
+    let Ok(Allocated::New { id, .. }) = rig.store.allocate(0, CLIENT, key(b"k"), 2 << 20, None, 0) else {
+        panic!("there is room");
+    };
+    let pieces: Vec<_> = blocks(&value).into_iter().map(|piece| (rig.ticket(), piece)).collect();
+    for (index, (ticket, piece)) in pieces.iter().enumerate() {
+        rig.store.write_piece(0, *ticket, id, (index * BLOCK_BYTES) as u64, piece.clone());
+    }
+    let of_pieces = |command: &Command<Bytes>| match &command.op {
+        Op::Write { segments, .. } => segments.iter().any(|segment| matches!(segment, Segment::Payload(_))),
+        Op::Read { .. } | Op::Flush | Op::Discard { .. } => false,
+    };
+    let commands: Vec<_> = std::iter::from_fn(|| rig.store.poll_command()).collect();
+    let (writes, journals): (Vec<_>, Vec<_>) = commands.into_iter().partition(of_pieces);
+    let device = writes[0].device;
+    assert!(writes.len() == 2 && journals.iter().any(|command| command.device == device));
+    for command in writes {
+        let result = rig.devices.execute(&command);
+        rig.store.complete(0, command.id, result);
+    }
+    for command in journals {
+        let broken = command.device == device;
+        let result = if broken { Err(IoError::Gone) } else { rig.devices.execute(&command) };
+        rig.store.complete(0, command.id, result);
+    }
+    for (ticket, _) in pieces {
+        assert_eq!(rig.end(ticket), Ok(Outcome::PieceWritten));
+    }
+    let ticket = rig.ticket();
+    rig.store.commit(0, ticket, id, Some(Checksum::of_value(&value)));
+    assert_eq!(rig.end(ticket), Err(StoreError::DeviceFailed { device }));
+    assert_eq!(rig.get(b"k"), None);
+    rig.put(b"k", &value).unwrap();
+    assert!(rig.get(b"k") == Some(value));
+    rig.stop();
+}
+
 struct Flaky {
     device: Formatted,
     flushes: std::sync::atomic::AtomicU32,
