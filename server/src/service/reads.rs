@@ -24,7 +24,7 @@ use super::{Call, Output, Service, State};
 use crate::store::{BLOCK_BYTES, Checksum, Corrupt, IoError, Key, ReadPlan, ValueInfo, Verdict};
 
 /// Blocks that one step reads at most.
-const STEP_BLOCKS_MAX: u64 = 4;
+const STEP_BLOCKS_MAX: u32 = 4;
 /// Ended reads whose memory is kept for the next ones, and how much of it.
 const SPARES_MAX: usize = 64;
 const SPARE_PLACES_MAX: usize = 128;
@@ -180,8 +180,9 @@ impl Place {
 
 struct Item {
     key: Range<usize>,
+    /// What is stored under the key, once the first step has looked it up.
     value: Option<ValueInfo>,
-    /// Bytes still to be asked for.
+    /// Bytes still to be asked for. Before the first step they may reach past the value's end.
     next: u64,
     end: u64,
     place: Option<Place>,
@@ -222,6 +223,26 @@ impl Reading {
         self.items.len() - 1
     }
 
+    /// Lists an item of a `Read` or `BatchRead`, unless its bytes are to go where this server cannot put them.
+    fn list(
+        &mut self,
+        key: &[u8],
+        (offset, length): (u64, u64),
+        destination: DestinationWhich<'_>,
+    ) -> Status {
+        let region = match destination {
+            DestinationWhich::Inline => None,
+            DestinationWhich::Region(region) => Some(region),
+            DestinationWhich::Unknown(_) => {
+                self.add(key, None, 0..0, None);
+                return Status::Unsupported;
+            }
+        };
+        let end = if length == 0 { u64::MAX } else { offset.saturating_add(length) };
+        self.add(key, None, offset..end, region);
+        Status::Ok
+    }
+
     fn has_more(&self) -> bool {
         match &self.kind {
             Kind::Manifest(body) => !body.under_way && body.next_record < body.plan.records.len(),
@@ -248,20 +269,14 @@ impl Reading {
     }
 }
 
-/// What of a value is asked for.
-//= MKV-RD-3
-fn wanted(offset: u64, length: u64, value: &ValueInfo) -> Option<Range<u64>> {
-    let end = if length == 0 { value.length } else { value.length.min(offset.saturating_add(length)) };
-    (offset < value.length).then_some(offset..end)
-}
-
 // ---------------------------------------------------------------- requests
 
 impl Service {
     pub(super) fn on_read(&mut self, call: Call, namespace: &[u8], request: Read<'_>) {
         let mut reading = self.reading(Kind::Read, namespace);
         let Read { key, offset, length, destination } = request;
-        match self.list_read(&mut reading, namespace, key, (offset, length), destination.which) {
+        self.counters.reads += 1;
+        match reading.list(key, (offset, length), destination.which) {
             Status::Ok => self.begin_reading(call.name, reading),
             status => self.fail(call.name, status),
         }
@@ -283,9 +298,9 @@ impl Service {
         } else {
             let kept: usize = request.items.iter().map(|item| item.key.len() + size_of::<Item>()).sum();
             if self.keep(call.name, kept) {
+                self.counters.reads += request.items.len() as u64;
                 for item in request.items.iter() {
-                    let (asked, destination) = ((item.offset, item.length), item.destination.which);
-                    let status = self.list_read(&mut reading, namespace, item.key, asked, destination);
+                    let status = reading.list(item.key, (item.offset, item.length), item.destination.which);
                     if status != Status::Ok {
                         reading.end(reading.items.len() - 1, status);
                     }
@@ -293,41 +308,6 @@ impl Service {
             }
         }
         self.begin_reading(call.name, reading);
-    }
-
-    /// Lists an item and says whether it can be read.
-    fn list_read(
-        &mut self,
-        reading: &mut Reading,
-        namespace: &[u8],
-        key: &[u8],
-        (offset, length): (u64, u64),
-        destination: DestinationWhich<'_>,
-    ) -> Status {
-        self.counters.reads += 1;
-        let region = match destination {
-            DestinationWhich::Inline => None,
-            DestinationWhich::Region(region) => Some(region),
-            DestinationWhich::Unknown(_) => {
-                reading.add(key, None, 0..0, None);
-                return Status::Unsupported;
-            }
-        };
-        let Some(value) = self.store.exists(self.now_ms, Key::new(namespace, key)) else {
-            self.counters.read_misses += 1;
-            reading.add(key, None, 0..0, None);
-            return Status::NotFound;
-        };
-        match wanted(offset, length, &value) {
-            Some(range) => {
-                reading.add(key, Some(value), range, region);
-                Status::Ok
-            }
-            None => {
-                reading.add(key, Some(value), 0..0, None);
-                Status::Invalid
-            }
-        }
     }
 
     pub(super) fn on_lookup(&mut self, call: Call, namespace: &[u8], request: Lookup<'_>) {
@@ -448,22 +428,23 @@ impl Service {
         let State::Read(reading) = &mut open.state else { return };
         let index = reading.next_item;
         let Some(item) = reading.items.get_mut(index) else { return };
-        let first = item.next / BLOCK;
-        let last = ((item.end - 1) / BLOCK).min(first + STEP_BLOCKS_MAX - 1);
-        let range = item.next..item.end.min((last + 1) * BLOCK);
-        let blocks = first as u32..last as u32 + 1;
-        let length = item.value.map_or(0, |value| value.length);
-        let window_bytes = (length.min((last + 1) * BLOCK) - first * BLOCK) as usize;
         let (namespace, key) = (&reading.keys[..reading.namespace_bytes], &reading.keys[item.key.clone()]);
-        match self.store.read(self.now_ms, Key::new(namespace, key), blocks) {
+        let wanted = item.next..item.end;
+        match self.store.read_bytes(self.now_ms, Key::new(namespace, key), wanted, STEP_BLOCKS_MAX) {
             // Another value may have come in its place between two steps.
-            Ok(plan) if Some(plan.value) == item.value => {
+            Ok(plan) if item.value.is_none_or(|value| value == plan.value) => {
+                item.value = Some(plan.value);
+                //= MKV-RD-3
+                item.end = item.end.min(plan.value.length);
+                let blocks_end = u64::from(plan.blocks.end) * BLOCK;
+                let range = item.next..item.end.min(blocks_end);
+                let window_bytes = blocks_end.min(plan.value.length) - u64::from(plan.blocks.start) * BLOCK;
                 item.next = range.end;
                 item.outstanding += 1;
                 reading.advance();
                 let records = 0..plan.records.len();
                 let plan = self.plans.share(plan);
-                self.issue(name, index, plan, records, range, window_bytes);
+                self.issue(name, index, plan, records, range, window_bytes as usize);
             }
             Ok(plan) => {
                 self.store.release(self.now_ms, plan.pin, Verdict::Good);

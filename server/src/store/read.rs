@@ -137,6 +137,30 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub fn read(&mut self, now_ms: u64, key: Key<'_>, blocks: Range<u32>) -> Result<ReadPlan, StoreError> {
         self.advance(now_ms);
         let id = self.find_value(key)?;
+        self.read_blocks(id, key, blocks)
+    }
+
+    /// As [`Store::read`], of the blocks that these bytes lie in: from the first one on, so many at most.
+    pub fn read_bytes(
+        &mut self,
+        now_ms: u64,
+        key: Key<'_>,
+        bytes: Range<u64>,
+        blocks_max: u32,
+    ) -> Result<ReadPlan, StoreError> {
+        self.advance(now_ms);
+        let id = self.find_value(key)?;
+        let end = bytes.end.min(self.catalog.view(id).length);
+        if bytes.start >= end {
+            return Err(StoreError::InvalidRange);
+        }
+        // A value's length fits 30 bits.
+        let block_of = |byte: u64| (byte / BLOCK_BYTES as u64) as u32;
+        let (first, last) = (block_of(bytes.start), block_of(end - 1));
+        self.read_blocks(id, key, first..last.min(first + blocks_max - 1) + 1)
+    }
+
+    fn read_blocks(&mut self, id: EntryId, key: Key<'_>, blocks: Range<u32>) -> Result<ReadPlan, StoreError> {
         let shape = Shape::value(self.catalog.view(id).length);
         if blocks.start >= blocks.end || blocks.end > shape.blocks() {
             return Err(StoreError::InvalidRange);
