@@ -73,4 +73,6 @@ struct ConnectReply {
     stream @10 :Void;
     queuePair @11 :Types.QueuePair;
   }
+  queuePairs @12 :Bool;
+  # Whether a Connect that asks for a queue pair is worth sending: this server has devices for them.
 }

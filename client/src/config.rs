@@ -1,5 +1,6 @@
 //! What a client is told: where the server is, the key, and its bounds.
 
+use memkv_transport::gid::{GidType, Subnet};
 use memkv_transport::spin::{SPIN_US_DEFAULT, SPIN_US_MAX};
 pub use memkv_transport::verify::Verify;
 use memkv_wire::mac::Key;
@@ -14,9 +15,15 @@ pub const KEY_VARIABLE: &str = "MEMKV_AUTH_KEY";
 /// The environment variable that pins the transport.
 pub const TRANSPORT_VARIABLE: &str = "MEMKV_TRANSPORT";
 
-/// The environment variable that names RDMA devices, with commas between them, or `any`. With it, a client that may choose the transport
-/// asks for RDMA.
+/// The environment variable that names the RDMA devices to use, with commas between them; `any`, as if it were not there: the first one that can be
+/// used; `none`: a client that may choose the transport leaves RDMA alone.
 pub const RDMA_DEVICES_VARIABLE: &str = "MEMKV_RDMA_DEVICES";
+
+/// The environment variable for [`Config::rdma_gid_type`]: `roce-v2` or `roce-v1`.
+pub const RDMA_GID_TYPE_VARIABLE: &str = "MEMKV_RDMA_GID_TYPE";
+
+/// The environment variable for [`Config::rdma_subnet`], as `10.0.0.0/24` or `fd00::/64`.
+pub const RDMA_SUBNET_VARIABLE: &str = "MEMKV_RDMA_SUBNET";
 
 /// The environment variable for [`Settings::connections`].
 pub const CONNECTIONS_VARIABLE: &str = "MEMKV_CONNECTIONS";
@@ -30,7 +37,7 @@ pub const VERIFY_VARIABLE: &str = "MEMKV_VERIFY";
 /// How a client reaches its server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// The fastest that both sides have: shared memory on the same host, else RDMA if [`Config::rdma`] says so, else TCP.
+    /// The fastest that both sides have: shared memory on the same host, else RDMA unless [`Config::rdma`] says no, else TCP.
     #[default]
     Auto,
     /// TCP and nothing else.
@@ -80,10 +87,14 @@ pub struct Config {
     pub send_size_bytes_max: usize,
     /// How the server is reached.
     pub transport: Transport,
-    /// Whether a client that may choose the transport asks for RDMA.
+    /// Whether a client that may choose the transport asks for RDMA, where this host has a device and the server says that it has.
     pub rdma: bool,
     /// The RDMA devices to use, in turn; none: the first one that can be used.
     pub rdma_devices: Vec<String>,
+    /// How packets travel between RDMA devices; on the server the same.
+    pub rdma_gid_type: GidType,
+    /// The network that an RDMA device's address has to be in; none: any, of IPv4 first.
+    pub rdma_subnet: Option<Subnet>,
     /// The memory of each direction that is registered with RDMA devices, and locked; 0: none, bytes go with the frames.
     pub rdma_size_bytes: usize,
     /// Which of the bytes that a server's RDMA device puts in the client's memory are checked.
@@ -117,8 +128,10 @@ impl Config {
             receive_size_bytes_max: 256 << 20,
             send_size_bytes_max: 256 << 20,
             transport: Transport::Auto,
-            rdma: false,
+            rdma: true,
             rdma_devices: Vec::new(),
+            rdma_gid_type: GidType::default(),
+            rdma_subnet: None,
             rdma_size_bytes: 64 << 20,
             verify: Verify::Always,
             warm_size_bytes: 4 << 20,
@@ -129,12 +142,19 @@ impl Config {
     }
 
     /// As [`Config::new`], with what the environment says: the key ([`KEY_VARIABLE`]), and if they are there the transport
-    /// ([`TRANSPORT_VARIABLE`]), RDMA devices ([`RDMA_DEVICES_VARIABLE`]), what to verify ([`VERIFY_VARIABLE`]), the number of connections
+    /// ([`TRANSPORT_VARIABLE`]), RDMA devices and which of their addresses ([`RDMA_DEVICES_VARIABLE`], [`RDMA_GID_TYPE_VARIABLE`],
+    /// [`RDMA_SUBNET_VARIABLE`]), what to verify ([`VERIFY_VARIABLE`]), the number of connections
     /// ([`CONNECTIONS_VARIABLE`]) and how long to stay awake ([`SPIN_VARIABLE`]).
     pub fn from_env(uri: &str) -> Result<Self, Error> {
         let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? };
         if let Some(names) = std::env::var_os(RDMA_DEVICES_VARIABLE) {
             (config.rdma, config.rdma_devices) = rdma_devices(&names.to_string_lossy());
+        }
+        if let Some(text) = std::env::var_os(RDMA_GID_TYPE_VARIABLE) {
+            config.rdma_gid_type = text.to_string_lossy().parse().map_err(|_| ApiMisuse::GidType)?;
+        }
+        if let Some(text) = std::env::var_os(RDMA_SUBNET_VARIABLE) {
+            config.rdma_subnet = Some(text.to_string_lossy().parse().map_err(|_| ApiMisuse::Subnet)?);
         }
         if let Some(text) = std::env::var_os(VERIFY_VARIABLE) {
             config.verify = verify(&text.to_string_lossy())?;
@@ -155,12 +175,15 @@ impl Config {
     }
 }
 
-/// Whether RDMA is asked for, and on which devices.
+/// Whether RDMA is used where it can be, and on which devices.
 fn rdma_devices(text: &str) -> (bool, Vec<String>) {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let names: Vec<_> = names.map(str::to_owned).collect();
-    let any = names.iter().any(|name| name == "any");
-    (!names.is_empty(), if any { Vec::new() } else { names })
+    match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["none"] => (false, Vec::new()),
+        ["any"] => (true, Vec::new()),
+        _ => (true, names),
+    }
 }
 
 fn verify(text: &str) -> Result<Verify, Error> {
@@ -214,7 +237,8 @@ mod tests {
     #[test]
     fn rdma_devices_have_names() {
         let named = |names: &[&str]| (true, names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(rdma_devices(""), (false, Vec::new()));
+        assert_eq!(rdma_devices("none"), (false, Vec::new()));
+        assert_eq!(rdma_devices(""), named(&[]));
         assert_eq!(rdma_devices("any"), named(&[]));
         assert_eq!(rdma_devices("rxe0"), named(&["rxe0"]));
         assert_eq!(rdma_devices("mlx5_0, mlx5_1,"), named(&["mlx5_0", "mlx5_1"]));

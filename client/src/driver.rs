@@ -169,8 +169,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects over the best transport there is. Where the local socket is, only the server knows; it is asked over TCP, and
-    /// asked again when the socket that was used before does not answer.
+    /// Connects over the best transport there is. Where the local socket is, and whether RDMA is worth asking for, only the server knows; it
+    /// is asked over TCP, and asked again when the socket that was used before does not answer.
     async fn connect(&self, place: u16) -> Result<Connected, ConnectionError> {
         if let Some((path, server_id)) = self.socket.known() {
             match self.connect_local(&path, server_id).await {
@@ -191,42 +191,63 @@ impl Shared {
                 self.socket.set(Some((server.local_path, server.server_id)));
                 Ok(connected)
             }
-            Err(_) if self.config.transport == Transport::Auto => Ok(remote),
+            Err(_) if self.config.transport == Transport::Auto => {
+                Ok(self.move_to_rdma(remote, &server, place).await)
+            }
             Err(_) => Err(ConnectionError::NoLocal),
         }
     }
 
-    /// Connects as a server on another host is connected to.
+    /// Connects as a server on another host is connected to. A client that may choose asks for RDMA when the server said before that it
+    /// has it.
     #[cfg(target_os = "linux")]
     async fn connect_remote(&self, place: u16) -> Result<(Connected, ServerInfo), ConnectionError> {
-        let strict = self.config.transport == Transport::Rdma;
-        let wanted = self.config.transport == Transport::Auto && self.config.rdma;
-        if !strict && (!wanted || self.rdma.is_avoided(self.now_ms())) {
-            return self.connect_tcp().await;
-        }
-        let pools = (&self.send_pool, &self.pool);
-        let failed = match self.rdma.connect(&self.config, &self.terms, pools, place).await {
-            Ok(Asked { reader, writer, server, sharing }) => {
-                let without = server.queue_pair.is_none();
-                let connected = Connected { sharing, ..Connected::without_memory(reader, writer, &server) };
-                let connected = (connected, server);
-                if without && strict {
-                    return Err(ConnectionError::NoRdma);
-                }
-                if without {
-                    self.rdma.avoid(self.now_ms(), &ConnectionError::NoRdma);
-                }
-                return Ok(connected);
+        let failed = match self.config.transport {
+            Transport::Rdma => {
+                let (connected, server) = self.connect_rdma(place).await?;
+                return server.queue_pair.map(|_| (connected, server)).ok_or(ConnectionError::NoRdma);
             }
-            Err(error) => error,
+            Transport::Auto if self.rdma.is_worth_asking(&self.config, self.now_ms()) => {
+                match self.connect_rdma(place).await {
+                    Ok(connected) => return Ok(connected),
+                    Err(failed) => failed,
+                }
+            }
+            Transport::Auto | Transport::Tcp | Transport::Local => return self.connect_tcp().await,
         };
-        if strict {
-            return Err(failed);
-        }
         // Whatever it was: if the server is not there at all, this says so.
         let connected = self.connect_tcp().await?;
         self.rdma.avoid(self.now_ms(), &failed);
         Ok(connected)
+    }
+
+    /// A connection that asked for a queue pair, with or without one.
+    #[cfg(target_os = "linux")]
+    async fn connect_rdma(&self, place: u16) -> Result<(Connected, ServerInfo), ConnectionError> {
+        let pools = (&self.send_pool, &self.pool);
+        let asked = self.rdma.connect(&self.config, &self.terms, pools, place).await?;
+        let Asked { reader, writer, server, sharing } = asked;
+        if server.queue_pair.is_none() && self.config.transport == Transport::Auto {
+            self.rdma.avoid(self.now_ms(), &ConnectionError::NoRdma);
+        }
+        Ok((Connected { sharing, ..Connected::without_memory(reader, writer, &server) }, server))
+    }
+
+    /// Asks a server for RDMA that was reached over TCP and says that it has it; the connection that there is stays when nothing comes of it.
+    #[cfg(target_os = "linux")]
+    async fn move_to_rdma(&self, remote: Connected, server: &ServerInfo, place: u16) -> Connected {
+        self.rdma.note_offer(&self.config, server, self.now_ms());
+        let has_it = server.queue_pair.is_some();
+        if has_it || !self.rdma.is_worth_asking(&self.config, self.now_ms()) {
+            return remote;
+        }
+        match self.connect_rdma(place).await {
+            Ok((connected, _)) => connected,
+            Err(failed) => {
+                self.rdma.avoid(self.now_ms(), &failed);
+                remote
+            }
+        }
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -235,6 +256,11 @@ impl Shared {
             return Err(ConnectionError::NoRdma);
         }
         self.connect_tcp().await
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn move_to_rdma(&self, remote: Connected, _server: &ServerInfo, _place: u16) -> Connected {
+        remote
     }
 
     async fn connect_tcp(&self) -> Result<(Connected, ServerInfo), ConnectionError> {

@@ -66,6 +66,12 @@ pub enum ApiMisuse {
     /// A transport that there is none of.
     #[error("MEMKV_TRANSPORT is none of `auto`, `tcp`, `local` and `rdma`")]
     Transport,
+    /// A kind of address that there is none of.
+    #[error("MEMKV_RDMA_GID_TYPE is neither `roce-v2` nor `roce-v1`")]
+    GidType,
+    /// A network that is none.
+    #[error("MEMKV_RDMA_SUBNET is no network, such as 10.0.0.0/24 or fd00::/64")]
+    Subnet,
     /// A choice of what to verify that there is none of.
     #[error("MEMKV_VERIFY is none of `always`, `sampled` and `never`")]
     Verify,

@@ -37,6 +37,8 @@ pub(crate) struct Rdma(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     devices: Vec<Opened>,
+    /// What the server said last.
+    offered: bool,
     avoid_until_ms: u64,
     told: bool,
 }
@@ -57,9 +59,20 @@ pub(crate) struct Asked {
 }
 
 impl Rdma {
-    /// Whether a failure is too recent to try again.
-    pub fn is_avoided(&self, now_ms: u64) -> bool {
-        now_ms < self.lock().avoid_until_ms
+    /// Whether a client that may choose asks for a queue pair now: the server has them, this host has a device or is said to have,
+    /// and no failure is too recent to try again.
+    pub fn is_worth_asking(&self, config: &Config, now_ms: u64) -> bool {
+        let state = self.lock();
+        let may = config.rdma && state.offered && now_ms >= state.avoid_until_ms;
+        may && !(config.rdma_devices.is_empty() && rdma::device::names().is_empty())
+    }
+
+    /// Takes a server's word on whether it has queue pairs. To a user who named devices it matters when it has none.
+    pub fn note_offer(&self, config: &Config, server: &ServerInfo, now_ms: u64) {
+        self.lock().offered = server.queue_pairs;
+        if !server.queue_pairs && config.rdma && !config.rdma_devices.is_empty() {
+            self.avoid(now_ms, &ConnectionError::NoRdma);
+        }
     }
 
     /// Remembers a failure, after which the client goes on over TCP.
@@ -113,7 +126,11 @@ impl Rdma {
         let devices = if known.is_empty() {
             let (names, size_bytes) = (config.rdma_devices.clone(), config.rdma_size_bytes);
             let pools = (send.clone(), receive.clone());
-            let opened = tokio::task::spawn_blocking(move || open(&names, &pools, size_bytes)).await;
+            // As a server chooses its own.
+            let (gid_type, subnet) = (config.rdma_gid_type, config.rdma_subnet);
+            let selection = Selection { gid_type, subnet, ..Selection::default() };
+            let opened =
+                tokio::task::spawn_blocking(move || open(&names, &selection, &pools, size_bytes)).await;
             let opened = opened.map_err(|_| ConnectionError::Local)?;
             let opened = opened.map_err(|error| no_device(&error, &config.rdma_devices))?;
             let mut state = self.lock();
@@ -164,6 +181,7 @@ fn why(error: &TransportError) -> ConnectionError {
 /// The devices of these names, or the first one that can be used, with the memory of both pools.
 fn open(
     names: &[String],
+    selection: &Selection,
     (send, receive): &(BufPool, BufPool),
     size_bytes: usize,
 ) -> Result<Vec<Opened>, RdmaError> {
@@ -173,7 +191,7 @@ fn open(
     // Registering makes all of it ready.
     let memory = (size_bytes > 0).then(|| local::provide((send, receive), size_bytes, 0)).flatten();
     let open = |device: &Option<String>| {
-        let device = Device::open(&Selection { device: device.clone(), ..Selection::default() })?;
+        let device = Device::open(&Selection { device: device.clone(), ..selection.clone() })?;
         let memory = memory.and_then(|()| {
             // The server fetches what is sent, and puts what is received.
             let pools = [(send, Reach::PeerReads), (receive, Reach::PeerWrites)];

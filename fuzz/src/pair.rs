@@ -23,6 +23,7 @@ pub fn server_terms() -> ServerTerms {
         server_id: [4; 16],
         server_name: "fuzzed".to_owned(),
         local_path: String::new(),
+        queue_pairs: false,
         requests_in_flight_max: 16,
         lease_ms: 1000,
         bulk_macs: BulkAlgorithm::preference().to_vec(),

@@ -146,6 +146,7 @@ impl<'a> Drawn<'a> for ConnectReply<'a> {
             lease_ms: draw.unsigned(0, 4294967295)? as u32,
             server_name: draw.text(0, 128)?,
             local_path: draw.text(0, 108)?,
+            queue_pairs: Drawn::draw(draw)?,
             which: match draw.code(2)? {
                 0 => ConnectReplyWhich::Stream,
                 1 => ConnectReplyWhich::QueuePair(Drawn::draw(draw)?),

@@ -564,6 +564,8 @@ pub struct ConnectReply<'a> {
     /// \[MKV-CONN-11\] A server offers it only to a peer whose address is one of the server's own host, and serves only peers of its own user, of
     /// root, or of a group that it was told to allow. A client that cannot use it goes on without.
     pub local_path: &'a str,
+    /// Whether a Connect that asks for a queue pair is worth sending: this server has devices for them.
+    pub queue_pairs: bool,
     pub which: ConnectReplyWhich<'a>,
 }
 
@@ -590,6 +592,7 @@ impl Default for ConnectReply<'_> {
             lease_ms: 0,
             server_name: "",
             local_path: "",
+            queue_pairs: false,
             which: ConnectReplyWhich::Stream,
         }
     }
@@ -619,12 +622,13 @@ impl<'a> Struct<'a> for ConnectReply<'a> {
         let lease_ms = reader.u32(2);
         let server_name = walk.text(&reader, 3, "ConnectReply.serverName", (0, 128));
         let local_path = walk.text(&reader, 4, "ConnectReply.localPath", (0, 108));
+        let queue_pairs = reader.bool(112);
         let which = match reader.u16(6) {
             0 => ConnectReplyWhich::Stream,
             1 => ConnectReplyWhich::QueuePair(walk.structure(&reader, 5, "ConnectReply.queuePair")),
             code => ConnectReplyWhich::Unknown(code),
         };
-        ConnectReply { client_nonce, server_nonce, server_id, bulk_mac, version_min, version_max, requests_in_flight_max, lease_ms, server_name, local_path, which }
+        ConnectReply { client_nonce, server_nonce, server_id, bulk_mac, version_min, version_max, requests_in_flight_max, lease_ms, server_name, local_path, queue_pairs, which }
     }
 
     fn measure(&self, measure: &mut Measure) {
@@ -654,6 +658,7 @@ impl<'a> Struct<'a> for ConnectReply<'a> {
         out.bytes_at(at * 8 + 8, &self.lease_ms.to_le_bytes());
         out.text(at + 5, self.server_name);
         out.text(at + 6, self.local_path);
+        out.bit(at * 8, 112, self.queue_pairs);
         let tag: u16 = match self.which {
             ConnectReplyWhich::Stream => 0,
             ConnectReplyWhich::QueuePair(value) => {

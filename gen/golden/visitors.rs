@@ -196,6 +196,7 @@ impl Visit for ConnectReply<'_> {
         self.lease_ms.visit_as("leaseMs", visitor);
         self.server_name.visit_as("serverName", visitor);
         self.local_path.visit_as("localPath", visitor);
+        self.queue_pairs.visit_as("queuePairs", visitor);
         match &self.which {
             ConnectReplyWhich::Stream => visitor.arm("stream", 0),
             ConnectReplyWhich::QueuePair(value) => {

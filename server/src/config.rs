@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use local::{LocalSettings, LocalSocket};
 use memkv_transport::spin::{SPIN_US_DEFAULT, SPIN_US_MAX};
-pub use rdma::{GidType, Rdma, RdmaSettings, Subnet, Verify};
+pub use rdma::{Rdma, RdmaSettings, Verify};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 pub use size::ByteSize;
@@ -395,8 +395,8 @@ mod tests {
         let whole = RdmaSettings {
             devices: vec!["a".to_owned(), "b".to_owned()],
             port: Some(2),
-            gid_type: GidType::RoceV1,
-            subnet: Some(Subnet("10.0.0.0/24".to_owned())),
+            gid_type: memkv_transport::gid::GidType::RoceV1,
+            subnet: Some("10.0.0.0/24".parse().unwrap()),
             connections_max: 9,
             memory: ByteSize::from_mib(32),
             verify: Verify::Sampled,

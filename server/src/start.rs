@@ -150,8 +150,8 @@ async fn run_async(
         rdma,
         rdma_verify: settings.rdma.as_ref().map(|rdma| rdma.verify.into()).unwrap_or_default(),
         keys: KeyRing::new(keys),
-        terms: terms(server_id, String::new()),
-        terms_here: terms(server_id, local.path()),
+        terms: terms(server_id, String::new(), settings.rdma.is_some()),
+        terms_here: terms(server_id, local.path(), settings.rdma.is_some()),
         gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
     });
     let workers = Workers::start(settings.spin_us)?;
@@ -182,11 +182,12 @@ fn listen_for_control(data_directory: &Path) -> Option<Control> {
     Control::listen(data_directory).inspect_err(told).ok()
 }
 
-fn terms(server_id: [u8; 16], local_path: String) -> ServerTerms {
+fn terms(server_id: [u8; 16], local_path: String, queue_pairs: bool) -> ServerTerms {
     ServerTerms {
         server_id,
         server_name: concat!("memkv ", env!("CARGO_PKG_VERSION")).to_owned(),
         local_path,
+        queue_pairs,
         requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
         lease_ms: limits::LEASE_MS_DEFAULT,
         bulk_macs: BulkAlgorithm::preference().to_vec(),

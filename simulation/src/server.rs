@@ -154,6 +154,7 @@ impl Server {
             server_id: store.server_id(),
             server_name: "simulated".to_owned(),
             local_path: String::new(),
+            queue_pairs: false,
             requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
             lease_ms: limits::LEASE_MS_DEFAULT,
             bulk_macs: memkv_wire::mac::BulkAlgorithm::preference().to_vec(),

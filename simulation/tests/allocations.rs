@@ -45,6 +45,7 @@ fn door() -> Arc<Door> {
         server_id: [1; 16],
         server_name: "allocations".to_owned(),
         local_path: String::new(),
+        queue_pairs: false,
         requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
         lease_ms: limits::LEASE_MS_DEFAULT,
         bulk_macs: BulkAlgorithm::preference().to_vec(),

@@ -232,6 +232,7 @@ async fn framed(size_bytes: usize, algorithm: BulkAlgorithm, seconds: f64) -> Re
         server_id: [0; 16],
         server_name: String::new(),
         local_path: String::new(),
+        queue_pairs: false,
         requests_in_flight_max: 256,
         lease_ms: 10_000,
         bulk_macs: vec![algorithm],

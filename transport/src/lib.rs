@@ -23,6 +23,7 @@ compile_error!("memkv_no_bulk_mac is for release builds that are measured, and f
 pub mod buf;
 pub mod cold;
 pub mod error;
+pub mod gid;
 pub mod link;
 pub mod local;
 pub mod net;

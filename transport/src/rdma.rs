@@ -26,11 +26,12 @@ use std::ffi::CStr;
 
 use crate::error::TransportError;
 
-pub use self::device::{Device, GidType, Selection, Subnet};
+pub use self::device::{Device, Selection};
 pub use self::endpoint::{Counts, Endpoint, Fetch, OneSided, Prepared, ReadHalf, WriteHalf};
 pub use self::memory::{Memory, Reach, Registered, RemotePlace};
 pub use self::setup::{Offer, accept, connect, connect_reachable};
 pub use self::transfer::Part;
+pub use crate::gid::{GidType, Subnet};
 
 /// Why RDMA cannot be used, here or now.
 #[derive(Debug, thiserror::Error)]

@@ -143,6 +143,8 @@ pub struct ServerInfo {
     pub server_name: String,
     /// The server's Unix socket; empty if there is none.
     pub local_path: String,
+    /// Whether it has devices for queue pairs.
+    pub queue_pairs: bool,
     pub bulk_mac: BulkAlgorithm,
     pub requests_in_flight_max: u32,
     /// The lease a request gets when it asks for none.
@@ -312,6 +314,7 @@ impl AwaitReply {
             server_id: *reply.server_id,
             server_name: reply.server_name.to_owned(),
             local_path: reply.local_path.to_owned(),
+            queue_pairs: reply.queue_pairs,
             bulk_mac: chosen.ok_or(SetupError::BulkMac { code })?,
             requests_in_flight_max: reply.requests_in_flight_max,
             lease_ms: reply.lease_ms,
@@ -333,6 +336,8 @@ pub struct ServerTerms {
     pub server_name: String,
     /// Its Unix socket, at most 108 bytes; empty if there is none.
     pub local_path: String,
+    /// Whether it has devices for queue pairs.
+    pub queue_pairs: bool,
     pub requests_in_flight_max: u32,
     /// The lease a request gets when it asks for none.
     pub lease_ms: u32,
@@ -575,6 +580,7 @@ impl ServerTerms {
                 lease_ms: self.lease_ms,
                 server_name: &self.server_name,
                 local_path: &self.local_path,
+                queue_pairs: self.queue_pairs,
                 which: own
                     .map_or(ConnectReplyWhich::Stream, |own| ConnectReplyWhich::QueuePair(own.as_wire())),
             }),

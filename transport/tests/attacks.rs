@@ -394,6 +394,7 @@ fn reply_to(connect: &[u8], version: u8, change: impl FnOnce(&mut Response<'_>))
         lease_ms: 1,
         server_name: "",
         local_path: "",
+        queue_pairs: false,
         which: ConnectReplyWhich::Stream,
     });
     let mut response = Response { status: Status::Ok, retry_after_ms: 0, detail: "", which };

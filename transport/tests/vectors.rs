@@ -368,6 +368,7 @@ fn server_terms(answer: &ConnectReply<'_>) -> ServerTerms {
         server_id: *answer.server_id,
         server_name: answer.server_name.to_owned(),
         local_path: answer.local_path.to_owned(),
+        queue_pairs: answer.queue_pairs,
         requests_in_flight_max: answer.requests_in_flight_max,
         lease_ms: answer.lease_ms,
         bulk_macs: BulkAlgorithm::preference().to_vec(),

@@ -203,6 +203,7 @@ fn reply(
             lease_ms: LEASE_MS_DEFAULT,
             server_name: "memkv-conformance",
             local_path: "",
+            queue_pairs: shared.queue_pairs.load(Ordering::Relaxed),
             which: queue_pair.map_or(ConnectReplyWhich::Stream, ConnectReplyWhich::QueuePair),
         }),
     };

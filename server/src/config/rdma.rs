@@ -1,5 +1,9 @@
 //! Which RDMA devices are served, and by which of their addresses.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
+use memkv_transport::gid::{GidType, Subnet};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::ByteSize;
@@ -46,8 +50,10 @@ pub struct Rdma {
     /// As `ibv_devices` lists them; without it the first one that can be used.
     pub device: Option<Names>,
     pub port: Option<u8>,
+    #[serde(deserialize_with = "parsed")]
     pub gid_type: GidType,
     /// The network that the device's address is in.
+    #[serde(deserialize_with = "parsed_some")]
     pub subnet: Option<Subnet>,
     pub connections_max: Option<u32>,
     /// For what goes one-sided, of each direction; locked for as long as the server runs.
@@ -55,37 +61,16 @@ pub struct Rdma {
     pub verify: Verify,
 }
 
-/// How RDMA packets travel.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum GidType {
-    RoceV1,
-    #[default]
-    RoceV2,
+/// What is written as it is in a client's environment.
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error| D::Error::custom(format_args!("`{text}`: {error}")))
 }
 
-/// `ADDRESS/BITS`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Subnet(pub String);
-
-impl<'de> Deserialize<'de> for Subnet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Subnet, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if is_subnet(&text) {
-            return Ok(Subnet(text));
-        }
-        Err(D::Error::custom(format_args!("`{text}`: expected a network, such as 10.0.0.0/24 or fd00::/64")))
-    }
-}
-
-fn is_subnet(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    let bits_max = match address.parse() {
-        Ok(std::net::IpAddr::V4(_)) => 32,
-        Ok(std::net::IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    bits.parse().is_ok_and(|bits: u32| bits <= bits_max)
+fn parsed_some<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    parsed(deserializer).map(Some)
 }
 
 /// How clients with RDMA are served.

@@ -5,21 +5,17 @@ use std::sync::Arc;
 
 use memkv_transport::buf::BufPool;
 use memkv_transport::rdma::device;
-use memkv_transport::rdma::{Device, GidType, Memory, Offer, Reach, Selection};
+use memkv_transport::rdma::{Device, Memory, Offer, Reach, Selection};
 
 use super::StartError;
-use crate::config::{self, RdmaSettings};
+use crate::config::RdmaSettings;
 
 pub fn open(settings: &RdmaSettings, pools: [&BufPool; 2]) -> Result<Offer, StartError> {
     let selection = |device| Selection {
         device,
         port: settings.port,
-        gid_type: match settings.gid_type {
-            config::GidType::RoceV1 => GidType::RoceV1,
-            config::GidType::RoceV2 => GidType::RoceV2,
-        },
-        // It was checked when it was read.
-        subnet: settings.subnet.as_ref().and_then(|subnet| subnet.0.parse().ok()),
+        gid_type: settings.gid_type,
+        subnet: settings.subnet,
     };
     let open = |device: Option<String>| {
         let name = device.clone();

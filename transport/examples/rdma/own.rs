@@ -135,6 +135,7 @@ async fn connections(device: &Arc<Device>) -> Result<[(Reader, Writer); 2], Fail
         server_id: [2; 16],
         server_name: "server".to_owned(),
         local_path: String::new(),
+        queue_pairs: true,
         requests_in_flight_max: 256,
         lease_ms: 10_000,
         bulk_macs: BulkAlgorithm::preference().to_vec(),

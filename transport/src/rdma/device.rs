@@ -10,68 +10,14 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::RdmaError;
 use super::sys::{self, Library, ibv_context, ibv_pd};
+use crate::gid::{GidType, Subnet};
 use crate::session::Gid;
-
-/// How packets of an address travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GidType {
-    /// Ethernet alone: not routed.
-    RoceV1,
-    /// In UDP, routed as other traffic is.
-    #[default]
-    RoceV2,
-}
-
-impl GidType {
-    fn code(self) -> u32 {
-        match self {
-            GidType::RoceV1 => 1,
-            GidType::RoceV2 => 2,
-        }
-    }
-}
-
-/// A network that an address has to be in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    network: u128,
-    bits: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a network is written as 10.0.0.0/24 or fd00::/64")]
-pub struct NotSubnet;
-
-impl std::str::FromStr for Subnet {
-    type Err = NotSubnet;
-
-    fn from_str(text: &str) -> Result<Subnet, NotSubnet> {
-        let (address, bits) = text.split_once('/').ok_or(NotSubnet)?;
-        let address: IpAddr = address.parse().map_err(|_| NotSubnet)?;
-        let bits: u32 = bits.parse().map_err(|_| NotSubnet)?;
-        let (mapped, before) = match address {
-            IpAddr::V4(address) => (address.to_ipv6_mapped(), 96),
-            IpAddr::V6(address) => (address, 0),
-        };
-        match bits.checked_add(before) {
-            Some(bits) if bits <= 128 => Ok(Subnet { network: mapped.to_bits(), bits }),
-            Some(_) | None => Err(NotSubnet),
-        }
-    }
-}
-
-impl Subnet {
-    fn holds(self, gid: Gid) -> bool {
-        let differing = self.network ^ u128::from_be_bytes(gid);
-        self.bits == 0 || differing >> (128 - self.bits) == 0
-    }
-}
 
 /// Which device, port and address to use; what is not said is chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -340,11 +286,18 @@ impl Closer {
             gid[..8].copy_from_slice(&entry.gid[0].to_ne_bytes());
             gid[8..].copy_from_slice(&entry.gid[1].to_ne_bytes());
             let fits = entry.port_num == u32::from(port)
-                && entry.gid_type == selection.gid_type.code()
+                && entry.gid_type == gid_type_code(selection.gid_type)
                 && selection.subnet.is_none_or(|subnet| subnet.holds(gid));
             Some((gid, u8::try_from(entry.gid_index).ok()?)).filter(|_| fits)
         });
         fitting.min_by_key(|(gid, _)| reluctance(*gid)).ok_or(RdmaError::NoGid)
+    }
+}
+
+fn gid_type_code(gid_type: GidType) -> u32 {
+    match gid_type {
+        GidType::RoceV1 => sys::GID_TYPE_ROCE_V1,
+        GidType::RoceV2 => sys::GID_TYPE_ROCE_V2,
     }
 }
 
@@ -390,22 +343,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_hold_their_addresses() {
-        let gid = |text: &str| match text.parse().unwrap() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => address.octets(),
-        };
-        let holds = |subnet: &str, text: &str| subnet.parse::<Subnet>().unwrap().holds(gid(text));
-        assert!(holds("10.77.0.0/24", "10.77.0.1") && !holds("10.77.0.0/24", "10.77.1.1"));
-        assert!(holds("0.0.0.0/0", "10.77.0.1") && !holds("0.0.0.0/0", "fe80::1"));
-        assert!(holds("fd00::/64", "fd00::5") && !holds("fd00::/64", "fd01::5"));
-        assert!(holds("::/0", "10.0.0.1") && holds("10.1.2.3/32", "10.1.2.3"));
-        for wrong in ["", "10.0.0.0", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/", "10.0.0.0/4294967295"] {
-            assert_eq!(wrong.parse::<Subnet>(), Err(NotSubnet), "{wrong}");
-        }
-        assert!(reluctance(gid("10.0.0.1")) < reluctance(gid("fd00::1")));
+    fn near_addresses_that_are_routed_come_first() {
+        let gid = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        assert!(reluctance(gid("::ffff:10.0.0.1")) < reluctance(gid("fd00::1")));
         assert!(reluctance(gid("fd00::1")) < reluctance(gid("fe80::1")));
-        assert!(nearness(gid("10.0.0.1"), gid("10.0.0.2")) > nearness(gid("10.0.0.1"), gid("10.0.1.1")));
+        let near = nearness(gid("::ffff:10.0.0.1"), gid("::ffff:10.0.0.2"));
+        assert!(near > nearness(gid("::ffff:10.0.0.1"), gid("::ffff:10.0.1.1")));
     }
 
     //= MKV-RDMA-6 test

@@ -329,6 +329,8 @@ pub const WC_WITH_IMM: u32 = 2;
 
 pub const PORT_ACTIVE: c_int = 4;
 pub const LINK_LAYER_ETHERNET: u8 = 2;
+pub const GID_TYPE_ROCE_V1: u32 = 1;
+pub const GID_TYPE_ROCE_V2: u32 = 2;
 
 /// Declares the library's functions as fields, each looked up by its own name.
 macro_rules! library {

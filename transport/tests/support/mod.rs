@@ -40,6 +40,7 @@ pub fn server_terms() -> ServerTerms {
         server_id: [2; 16],
         server_name: "server".to_owned(),
         local_path: String::new(),
+        queue_pairs: false,
         requests_in_flight_max: 256,
         lease_ms: 10_000,
         bulk_macs: ALGORITHMS.to_vec(),
