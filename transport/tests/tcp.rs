@@ -1,13 +1,17 @@
 //! Frames over real sockets and in-memory streams: set-up, pipelining, back-pressure, closing, and what each side is told when the
 //! other's key or manners do not fit.
 
+use std::time::Duration;
+
 use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufPool};
 use memkv_transport::error::{Fault, FrameError, SetupError, TransportError};
+use memkv_transport::net::ReadHalf;
 use memkv_transport::session::{ClientTerms, ServerTerms, SetupGate};
 use memkv_transport::stream::PushError;
 use memkv_transport::{stream, tcp};
 use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
 use memkv_wire::{ControlBuf, Message, Ping, Request, RequestWhich};
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -380,4 +384,20 @@ async fn every_connection_has_its_own_nonce() {
         connects[1][32..],
         "the MAC covers the nonce and nothing else that could differ"
     );
+}
+
+#[tokio::test]
+async fn both_sides_notice_that_the_others_host_is_gone() {
+    let ((mut client, _client_writer), (mut server, _server_writer)) = connected(pool(), pool()).await;
+    for reader in [&mut client, &mut server] {
+        let ReadHalf::Tcp(half) = reader.io_mut() else { panic!("a connection over TCP") };
+        let socket: &TcpStream = (*half).as_ref();
+        assert!(socket.nodelay().unwrap());
+        assert!(sockopt::socket_keepalive(socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), Duration::from_secs(60));
+        assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), Duration::from_secs(10));
+        assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 6);
+        #[cfg(target_os = "linux")]
+        assert_eq!(sockopt::tcp_user_timeout(socket).unwrap(), 120_000);
+    }
 }

@@ -7,8 +7,8 @@
 //! - a slot is the device's from posting to completion and ours at all other times;
 //! - the memory outlives the queue pair, which is destroyed first.
 //!
-//! Beside it a TCP connection stays open. Nothing is sent on it after set-up: its end is the end of both, so that a peer that dies
-//! is noticed at once, as on any stream.
+//! Beside it a TCP connection stays open. Nothing is sent on it after set-up: its end is the end of both. So a process that dies is
+//! noticed at once, as on any stream, and a host that dies after [`SILENCE_MAX`](crate::tcp::SILENCE_MAX).
 //!
 //! Immediate data is not covered by a MAC. Whoever can forge packets can break the connection with it, as with any forged packet; the bytes are
 //! sealed as on every transport.

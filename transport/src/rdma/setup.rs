@@ -23,6 +23,7 @@ use crate::session::{
     ClientInfo, ClientTerms, QueuePairIdentity, SETUP_TIMEOUT, ServerInfo, ServerTerms, SetupGate,
 };
 use crate::stream;
+use crate::tcp;
 
 /// Queue pairs that a server makes ahead of their clients' confirmations, at a time.
 pub const SETUP_PAIRS_MAX: usize = 32;
@@ -61,7 +62,7 @@ async fn connect_with(
     let endpoint = prepared.receive()?;
     let connecting = timeout(SETUP_TIMEOUT, TcpStream::connect(address));
     let mut socket = connecting.await.map_err(|_| SetupError::TimedOut)??;
-    socket.set_nodelay(true)?;
+    tcp::set_options(&socket)?;
     let accept = |server: &ServerInfo| match &server.queue_pair {
         Some(theirs) => Ok(endpoint.connect(theirs, true)?),
         None => Ok(()),
@@ -142,7 +143,7 @@ pub async fn accept(
     offer: &Offer,
 ) -> Result<(Reader, Writer, ClientInfo), TransportError> {
     let permit = gate.enter()?;
-    socket.set_nodelay(true)?;
+    tcp::set_options(&socket)?;
     let mut offered = None;
     let prepare = |theirs: &QueuePairIdentity| {
         offered = offer.prepare(theirs);
