@@ -11,10 +11,12 @@
 mod groups;
 
 use std::collections::VecDeque;
+use std::fs::Metadata;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,21 +51,22 @@ pub const FILES_MAX: usize = REGIONS_MAX as usize;
 pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
+    /// Which file was made there: another's is left alone.
+    file: FileId,
     /// Members of this group may connect, too.
     group: Option<u32>,
 }
 
 impl Listener {
-    /// Listens at a path. A file that is there is replaced: the caller knows that no server is behind it.
+    /// Listens at a path. A socket that nobody listens on any more is replaced; anything else that is there stays.
     pub fn bind(path: &Path, group: Option<u32>) -> io::Result<Listener> {
         if path.as_os_str().len() > PATH_SIZE_BYTES_MAX {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let listener = Listener { listener: UnixListener::bind(path)?, path: path.to_owned(), group };
+        remove_stale(path)?;
+        let listener = UnixListener::bind(path)?;
+        let file = FileId::of(&std::fs::symlink_metadata(path)?);
+        let listener = Listener { listener, path: path.to_owned(), file, group };
         // Whoever connects before this is checked all the same.
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         std::os::unix::fs::chown(path, None, group)?;
@@ -97,8 +100,46 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Gone already, or left for the next server to replace.
-        let _ = std::fs::remove_file(&self.path);
+        let found = std::fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| FileId::of(&found) == self.file) {
+            // Left behind, it is replaced by the next server.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Tells a file from every other for as long as someone has it open.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(found: &Metadata) -> FileId {
+        FileId { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// Removes the socket of a process that is gone.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => {
+            let kept = "there is something that is no socket, and it is left alone";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, kept));
+        }
+        Ok(_) => {}
+    }
+    // A socket of another kind is never connected and never waits: with a process behind the path the kinds do not fit.
+    match UnixDatagram::unbound()?.connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        Ok(()) | Err(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens there, perhaps another server",
+        )),
     }
 }
 

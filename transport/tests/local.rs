@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 
 use memkv_transport::error::TransportError;
 use memkv_transport::local::{self, FILES_MAX, Files, Listener};
@@ -116,11 +118,44 @@ async fn another_key_is_refused() {
 async fn a_stale_socket_is_replaced_and_a_long_path_refused() {
     let keep = tempfile::tempdir().unwrap();
     let path = keep.path().join("socket");
-    std::mem::forget(Listener::bind(&path, None).unwrap());
-    assert!(path.exists());
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a process that is killed leaves it");
     let listener = Listener::bind(&path, None).unwrap();
     assert_eq!(listener.path(), path);
     assert!(Listener::bind(&keep.path().join("x".repeat(local::PATH_SIZE_BYTES_MAX)), None).is_err());
+}
+
+#[tokio::test]
+async fn what_is_in_use_or_no_socket_is_left_alone() {
+    let keep = tempfile::tempdir().unwrap();
+    let [used, text, link] = ["used", "text", "link"].map(|name| keep.path().join(name));
+    std::fs::write(&text, "notes").unwrap();
+    std::os::unix::fs::symlink(&used, &link).unwrap();
+    let first = Listener::bind(&used, None).unwrap();
+    for (path, expected) in
+        [(&used, ErrorKind::AddrInUse), (&text, ErrorKind::AlreadyExists), (&link, ErrorKind::AlreadyExists)]
+    {
+        let error = Listener::bind(path, None).unwrap_err();
+        assert_eq!(error.kind(), expected, "{}: {error}", path.display());
+    }
+    assert_eq!(std::fs::read_to_string(&text).unwrap(), "notes");
+    let connected = tokio::net::UnixStream::connect(&used);
+    assert!(connected.await.is_ok(), "the first is still there");
+    drop(first);
+    assert!(!used.exists());
+}
+
+#[tokio::test]
+async fn a_listener_removes_no_socket_but_its_own() {
+    let keep = tempfile::tempdir().unwrap();
+    let path = keep.path().join("socket");
+    let first = Listener::bind(&path, None).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let second = Listener::bind(&path, None).unwrap();
+    drop(first);
+    assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
+    drop(second);
+    assert!(!path.exists());
 }
 
 #[cfg(target_os = "linux")]
