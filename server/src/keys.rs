@@ -109,11 +109,18 @@ fn read_up_to(file: &mut fs::File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Written aside and linked into place, so that a crash leaves no half-written key and nobody's is replaced.
+/// Written aside and linked into place, so that a crash leaves no half-written key and nobody's is replaced. The directory's lock is
+/// held: what is aside already is of a start that was cut short.
 fn create(path: &Path) -> Result<Key, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let key = draw()?;
-    let aside = path.with_extension(format!("new-{}", std::process::id()));
+    let aside = path.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(KeyError::File { path: aside, source });
+        }
+        Ok(()) | Err(_) => {}
+    }
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(failed)?;
     let written = file
@@ -142,6 +149,18 @@ mod tests {
         let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_start_that_was_cut_short_does_not_hinder_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        // Processes of a container have the same id at every start.
+        for left in ["auth.new".to_owned(), format!("auth.new-{}", std::process::id())] {
+            fs::write(directory.path().join(left), "half a k").unwrap();
+        }
+        let key = in_directory(directory.path()).unwrap();
+        assert_eq!(in_directory(directory.path()).unwrap(), key);
+        assert!(!directory.path().join("auth.new").exists());
     }
 
     #[test]
