@@ -24,16 +24,18 @@ use memkv_wire::mac::{BulkAlgorithm, Key, KeyRing};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use self::local::Local;
+use self::storage::Storage;
 pub use self::storage::{STORE, StorageError, format_options};
 #[cfg(target_os = "linux")]
 pub use self::storage::{is_in_use, open_drive};
 use self::workers::Workers;
 use crate::banner::{Banner, library_directory};
-use crate::config::{KeySource, Medium, Settings};
+use crate::config::{KeySource, Medium, Settings, StorageSettings};
 use crate::data_directory::{DataDirectory, DataDirectoryError};
 use crate::keys::{self, KeyError};
 use crate::logging::{self, LoggingError};
@@ -84,7 +86,7 @@ pub enum StartError {
 pub fn run(settings: Settings, configured: bool) -> Result<(), StartError> {
     logging::init(&settings.log)?;
     let given = keys::from_source(&settings.keys)?;
-    let directory = settings.storage.directory.as_deref().map(DataDirectory::open).transpose()?;
+    let directory = settings.storage.directory.as_deref().map(DataDirectory::open).transpose()?.map(Arc::new);
     let keys = match (given, &directory) {
         (Some(keys), _) => keys,
         (None, Some(directory)) => vec![keys::in_directory(directory.path())?],
@@ -93,7 +95,14 @@ pub fn run(settings: Settings, configured: bool) -> Result<(), StartError> {
     };
     raise_open_files_max();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run_async(&settings, keys, directory.as_ref(), configured))
+    run_to_end(runtime, run_async(&settings, keys, directory, configured))
+}
+
+/// Waits for nothing but the future: what still blocks a thread, a drive that does not answer, ends with the process.
+fn run_to_end<T>(runtime: Runtime, future: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
 }
 
 /// Every connection is an open file, and the usual soft limit is far below what the system allows.
@@ -108,18 +117,21 @@ fn raise_open_files_max() {
 async fn run_async(
     settings: &Settings,
     keys: Vec<Key>,
-    directory: Option<&DataDirectory>,
+    directory: Option<Arc<DataDirectory>>,
     configured: bool,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let listener = listen(&settings.addresses).await?;
     let address = listener.local_addr()?;
-    let storage = storage::open(&settings.storage, directory)?;
+    let Some(storage) = open_storage(&settings.storage, directory.clone(), signals.next()).await? else {
+        tracing::info!("stopped before the store was open");
+        return Ok(());
+    };
     let server_id = storage.store.server_id();
     let service = Service::new(storage.store, ServiceLimits::default(), 0);
     let registered_bytes = settings.rdma.as_ref().map(|rdma| rdma.memory.bytes() as usize);
     let shell = Shell::start(service, storage.drives, registered_bytes)?;
-    let data_directory = directory.map(DataDirectory::path);
+    let data_directory = directory.as_deref().map(DataDirectory::path);
     let scrubber = match settings.storage.medium {
         Medium::Memory { .. } => None,
         Medium::File { .. } | Medium::Direct { .. } => {
@@ -141,7 +153,7 @@ async fn run_async(
         key_hex: (!configured || made_here).then(|| keys[0].to_hex()),
         library_directory: library_directory(),
     };
-    let local = Local::open(&settings.local, directory.map(DataDirectory::path), address)?;
+    let local = Local::open(&settings.local, data_directory, address)?;
     // It may block, and nobody is served yet.
     #[cfg(target_os = "linux")]
     let rdma = settings.rdma.as_ref().map(|rdma| rdma::open(rdma, shell.pools())).transpose()?;
@@ -171,6 +183,29 @@ async fn run_async(
         tracing::info!("stopped in good order");
     }
     drained
+}
+
+/// `None`: a signal came first. The store is left as a kill would leave it: nothing was acknowledged yet, and recovery begins again.
+async fn open_storage(
+    settings: &StorageSettings,
+    directory: Option<Arc<DataDirectory>>,
+    signal: impl Future<Output = ()>,
+) -> Result<Option<Storage>, StartError> {
+    let settings = settings.clone();
+    // It holds the directory's lock for as long as it works there.
+    let open = move || storage::open(&settings, directory.as_deref());
+    Ok(unless(signal, open).await?.transpose()?)
+}
+
+/// Does what may block on another thread; `None`: a signal came first, and nobody waits for it any more.
+async fn unless<T: Send + 'static>(
+    signal: impl Future<Output = ()>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<Option<T>> {
+    tokio::select! {
+        () = signal => Ok(None),
+        done = tokio::task::spawn_blocking(work) => Ok(Some(done?)),
+    }
 }
 
 /// A server without a control socket serves all the same.
@@ -325,5 +360,27 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_signal_ends_a_start_whose_store_does_not_open() {
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let opened = run_to_end(runtime(), unless(ready(()), move || stuck.recv().is_ok()));
+        assert!(matches!(opened, Ok(None)));
+        // Here, or this test would not have come to its end.
+        drop(go_on);
+        assert!(matches!(run_to_end(runtime(), unless(pending(), || 7)), Ok(Some(7))));
     }
 }
