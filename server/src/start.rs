@@ -323,14 +323,15 @@ async fn drain(
     signals: &mut Signals,
 ) -> Result<(), StartError> {
     tracing::info!(connections = peers.len(), "stopping");
-    // Scrubbing gives the store work of its own: it ends first.
-    tokio::select! {
-        () = signals.next() => return Err(StartError::Quit),
-        closed = tokio::task::spawn_blocking(move || controlled.close()) => closed.map_err(std::io::Error::from)?,
-    }
+    let stopping = async {
+        // Scrubbing gives the store work of its own: it ends first.
+        tokio::task::spawn_blocking(move || controlled.close()).await?;
+        shell.stop().await;
+        Ok(())
+    };
     let stopped = tokio::select! {
         () = signals.next() => return Err(StartError::Quit),
-        stopped = tokio::time::timeout(DRAIN_MAX, shell.stop()) => stopped,
+        stopped = in_time(DRAIN_MAX, stopping) => stopped,
     };
     shell.close_links();
     let farewell = async { while peers.join_next().await.is_some() {} };
@@ -339,7 +340,16 @@ async fn drain(
         // Peers that do not read do not hold the server up.
         _ = tokio::time::timeout(FAREWELL_MAX, farewell) => {}
     }
-    stopped.map_err(|_| StartError::NotDrained)
+    stopped
+}
+
+/// All that ends acknowledged work, a scrub's last read with it, has the same time.
+async fn in_time(
+    time_max: Duration,
+    stopping: impl Future<Output = std::io::Result<()>>,
+) -> Result<(), StartError> {
+    let stopped = tokio::time::timeout(time_max, stopping).await;
+    Ok(stopped.map_err(|_| StartError::NotDrained)??)
 }
 
 struct Signals {
@@ -382,5 +392,17 @@ mod tests {
         // Here, or this test would not have come to its end.
         drop(go_on);
         assert!(matches!(run_to_end(runtime(), unless(pending(), || 7)), Ok(Some(7))));
+    }
+
+    #[test]
+    fn a_read_that_does_not_return_does_not_keep_a_server_from_ending() {
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let stopping = async {
+            tokio::task::spawn_blocking(move || stuck.recv().is_ok()).await?;
+            Ok(())
+        };
+        let stopped = run_to_end(runtime(), in_time(Duration::from_millis(1), stopping));
+        assert!(matches!(stopped, Err(StartError::NotDrained)));
+        drop(go_on);
     }
 }
