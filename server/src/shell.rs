@@ -83,6 +83,7 @@ impl Shell {
         registered_bytes: Option<usize>,
     ) -> std::io::Result<Arc<Shell>> {
         let threads = if drives.at_once() { 0 } else { drives.threads() };
+        let devices_apart = drives.apart();
         let failed_before = service.store().counters().devices_failed;
         let received = BufPool::keeping(RECEIVED_BYTES_MAX, drives.kept_bytes_max());
         let read = BufPool::new(READ_BYTES_MAX);
@@ -103,7 +104,7 @@ impl Shell {
             links: RwLock::default(),
             drives,
             drives_failed: AtomicU64::new(failed_before),
-            queue: Arc::new(Queue::new(threads)),
+            queue: Arc::new(Queue::new(threads, devices_apart)),
             begun: Instant::now(),
             received,
             read,

@@ -17,6 +17,8 @@ pub struct Drives {
     at_once: bool,
     /// Threads for work that blocks.
     threads: usize,
+    /// How many of them may be slow alone.
+    apart: usize,
 }
 
 struct Drive {
@@ -37,7 +39,17 @@ impl Drives {
     /// Names in the order of the devices' slots.
     pub fn new(devices: Devices, names: Vec<String>, at_once: bool, threads: usize) -> Drives {
         let unused = |name| Drive { name, read_errors: AtomicU64::new(0), write_errors: AtomicU64::new(0) };
-        Drives { devices, drives: names.into_iter().map(unused).collect(), at_once, threads: threads.max(1) }
+        let drives = names.into_iter().map(unused).collect();
+        Drives { devices, drives, at_once, threads: threads.max(1), apart: 1 }
+    }
+
+    /// Each is hardware of its own, and may be slow while the others are not. Files of one file system are not.
+    pub fn each_apart(self) -> Drives {
+        Drives { apart: self.drives.len(), ..self }
+    }
+
+    pub fn apart(&self) -> usize {
+        self.apart
     }
 
     pub fn at_once(&self) -> bool {

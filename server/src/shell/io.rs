@@ -1,4 +1,8 @@
 //! Work that may block: a queue, and the threads that empty it.
+//!
+//! Each thread waits for what it does. So that a drive that does not answer holds no more than its share of them, jobs wait in
+//! lanes: one for each drive, one for reads that touch several, one for work without a drive. Of one lane first come is first served; lanes
+//! take turns. A store on one drive has one lane, whose share is all threads.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,33 +23,89 @@ pub(super) enum Job {
     Body(BodyJob),
 }
 
+/// The devices that a job waits for.
+enum Touches {
+    One(u16),
+    Several,
+    Nothing,
+}
+
 impl Job {
     fn is_flush(&self) -> bool {
         matches!(self, Job::Device(Command { op: Op::Flush, .. }))
     }
+
+    fn touches(&self) -> Touches {
+        match self {
+            Job::Device(command) => Touches::One(command.device),
+            Job::Read(command) => {
+                let records = command.plan.records.get(command.records.clone()).unwrap_or_default();
+                let mut devices = records.iter().map(|record| record.device);
+                match devices.next() {
+                    Some(first) if devices.all(|device| device == first) => Touches::One(first),
+                    Some(_) => Touches::Several,
+                    None => Touches::Nothing,
+                }
+            }
+            Job::Body(_) => Touches::Nothing,
+        }
+    }
 }
 
-/// First come, first served. Its length is bounded by the service's windows.
+/// Its length is bounded by the service's windows.
 pub(super) struct Queue {
     jobs: Mutex<Jobs>,
     more: Condvar,
-    /// How many threads empty it.
-    threads: usize,
+    /// Devices that may be slow alone.
+    devices: usize,
+    /// Threads that jobs of one lane may have at a time.
+    share: usize,
 }
 
-#[derive(Default)]
 struct Jobs {
-    waiting: VecDeque<Job>,
+    lanes: Vec<Lane>,
+    /// Whose turn it is.
+    turn: usize,
     closed: bool,
 }
 
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Job>,
+    /// Threads with jobs of it.
+    threads: usize,
+}
+
+impl Lane {
+    fn is_ready(&self, share: usize) -> bool {
+        !self.waiting.is_empty() && self.threads < share
+    }
+}
+
 impl Queue {
-    pub fn new(threads: usize) -> Queue {
-        Queue { jobs: Mutex::default(), more: Condvar::new(), threads: threads.max(1) }
+    /// `devices`: how many may be slow alone.
+    pub fn new(threads: usize, devices: usize) -> Queue {
+        // A drive that does not answer holds its own share and that of reads of several; the other drives keep theirs.
+        let (lanes, shares) = if devices > 1 { (devices + 2, devices + 1) } else { (1, 1) };
+        let lanes = std::iter::repeat_with(Lane::default).take(lanes).collect();
+        Queue {
+            jobs: Mutex::new(Jobs { lanes, turn: 0, closed: false }),
+            more: Condvar::new(),
+            devices,
+            share: (threads / shares).max(1),
+        }
     }
 
     pub fn push(&self, job: Job) {
-        self.lock().waiting.push_back(job);
+        let lane = match job.touches() {
+            Touches::One(device) => device as usize,
+            Touches::Several => self.devices,
+            Touches::Nothing => self.devices + 1,
+        };
+        let mut jobs = self.lock();
+        let last = jobs.lanes.len() - 1;
+        jobs.lanes[lane.min(last)].waiting.push_back(job);
+        drop(jobs);
         self.more.notify_one();
     }
 
@@ -58,27 +118,57 @@ impl Queue {
     /// results then leave in fewer frames and under fewer locks.
     pub fn run(&self, work: impl Fn(&mut Vec<Job>) -> bool) {
         let mut taken = Vec::with_capacity(JOBS_AT_ONCE_MAX);
+        let mut lane = None;
         loop {
-            let mut jobs = self.lock();
-            while jobs.waiting.is_empty() {
-                if jobs.closed {
-                    return;
-                }
-                jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
-            }
-            let share = (jobs.waiting.len() / self.threads).clamp(1, JOBS_AT_ONCE_MAX);
-            // A flush is slow: nothing else waits for its end.
-            let quick = jobs.waiting.iter().take(share).take_while(|job| !job.is_flush()).count();
-            taken.extend(jobs.waiting.drain(..quick.max(1)));
-            drop(jobs);
-            if !work(&mut taken) {
+            lane = self.take(lane, &mut taken);
+            if lane.is_none() || !work(&mut taken) {
                 return;
             }
         }
     }
 
+    /// Gives back the place in the lane whose jobs have ended, and takes jobs of one lane, which it names; `None` once the queue is closed.
+    fn take(&self, ended: Option<usize>, taken: &mut Vec<Job>) -> Option<usize> {
+        let mut jobs = self.lock();
+        if let Some(ended) = ended {
+            jobs.lanes[ended].threads -= 1;
+        }
+        let lane = loop {
+            match jobs.next_lane(self.share) {
+                Some(lane) => break lane,
+                None if jobs.closed => return None,
+                None => jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        jobs.take(lane, self.share, taken);
+        // Whoever was woken for a job of that lane may have found no place in it.
+        if ended.is_some_and(|ended| ended != lane && jobs.lanes[ended].is_ready(self.share)) {
+            drop(jobs);
+            self.more.notify_one();
+        }
+        Some(lane)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Jobs {
+    /// The next lane in turn that a thread may take jobs of.
+    fn next_lane(&self, share: usize) -> Option<usize> {
+        let lanes = self.lanes.len();
+        (0..lanes).map(|step| (self.turn + step) % lanes).find(|lane| self.lanes[*lane].is_ready(share))
+    }
+
+    fn take(&mut self, lane: usize, share: usize, taken: &mut Vec<Job>) {
+        self.turn = (lane + 1) % self.lanes.len();
+        let Lane { waiting, threads } = &mut self.lanes[lane];
+        *threads += 1;
+        let count = (waiting.len() / share).clamp(1, JOBS_AT_ONCE_MAX);
+        // A flush is slow: nothing else waits for its end.
+        let quick = waiting.iter().take(count).take_while(|job| !job.is_flush()).count();
+        taken.extend(waiting.drain(..quick.max(1)));
     }
 }
 
@@ -128,5 +218,109 @@ impl Source for DeviceSource<'_> {
     /// What is read is bounded by the windows, so memory beside the pool is only slower.
     fn buffer(&mut self, size_bytes: usize) -> Option<BufMut> {
         self.0.read.try_take(size_bytes).or_else(|_| BufMut::unpooled(size_bytes)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::CommandId;
+
+    /// Nothing here takes as long, unless it never ends.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn job(device: u16) -> Job {
+        Job::Device(Command { id: CommandId(0), device, op: Op::Discard { ranges: Vec::new() } })
+    }
+
+    fn flush(device: u16) -> Job {
+        Job::Device(Command { id: CommandId(0), device, op: Op::Flush })
+    }
+
+    fn device(job: &Job) -> u16 {
+        let Touches::One(device) = job.touches() else { panic!("a command is for one device") };
+        device
+    }
+
+    /// Threads that empty a queue; none is waited for.
+    fn start(queue: &Arc<Queue>, threads: usize, work: impl Fn(Job) + Clone + Send + 'static) {
+        for _ in 0..threads {
+            let (queue, work) = (Arc::clone(queue), work.clone());
+            std::thread::spawn(move || {
+                queue.run(|jobs| {
+                    jobs.drain(..).for_each(&work);
+                    true
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn a_drive_that_does_not_answer_stops_no_other() {
+        for (threads, devices) in [(24, 2), (40, 8), (4, 2), (6, 5)] {
+            let queue = Arc::new(Queue::new(threads, devices));
+            let drive = Arc::new(Mutex::new(()));
+            let stuck = drive.lock().unwrap();
+            let (done, ended) = mpsc::channel();
+            let at_drive = Arc::clone(&drive);
+            start(&queue, threads, move |job| {
+                if device(&job) == 0 {
+                    drop(at_drive.lock());
+                }
+                done.send(device(&job)).unwrap();
+            });
+            let jobs = 5 * threads;
+            (0..jobs).for_each(|_| queue.push(job(0)));
+            for number in 0..jobs {
+                let device = (1 + number % (devices - 1)) as u16;
+                queue.push(if number % 3 == 0 { flush(device) } else { job(device) });
+            }
+            for _ in 0..jobs {
+                assert_ne!(ended.recv_timeout(PATIENCE), Ok(0));
+            }
+            drop(stuck);
+            for _ in 0..jobs {
+                assert_eq!(ended.recv_timeout(PATIENCE), Ok(0));
+            }
+            queue.close();
+            assert_eq!(ended.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        }
+    }
+
+    #[test]
+    fn one_drive_has_all_threads() {
+        const THREADS: usize = 8;
+        let queue = Arc::new(Queue::new(THREADS, 1));
+        let together = Arc::new(Barrier::new(THREADS));
+        let (done, ended) = mpsc::channel();
+        start(&queue, THREADS, move |_| {
+            together.wait();
+            done.send(()).unwrap();
+        });
+        (0..THREADS).for_each(|_| queue.push(flush(0)));
+        (0..THREADS).for_each(|_| ended.recv_timeout(PATIENCE).unwrap());
+        queue.close();
+    }
+
+    #[test]
+    fn several_jobs_of_one_device_are_taken_together_and_a_flush_alone() {
+        let queue = Queue::new(3, 2);
+        let mut taken = Vec::new();
+        let mut take = |ended| {
+            let lane = queue.take(ended, &mut taken).unwrap();
+            assert!(taken.iter().all(|job| usize::from(device(job)) == lane));
+            (lane, taken.drain(..).count())
+        };
+        (0..9).for_each(|_| queue.push(job(1)));
+        (0..9).for_each(|_| queue.push(job(0)));
+        assert_eq!(take(None), (0, 9));
+        assert_eq!(take(None), (1, 9));
+        [flush(0), job(0), job(0), flush(0)].into_iter().for_each(|job| queue.push(job));
+        assert_eq!(take(Some(0)), (0, 1), "a flush");
+        assert_eq!(take(Some(0)), (0, 2), "what is before the next flush");
+        assert_eq!(take(Some(0)), (0, 1));
     }
 }

@@ -150,9 +150,10 @@ fn open_direct(_: &[PathBuf], _: Option<StoreId>, _: Config) -> Result<Storage, 
     Err(StorageError::DirectNeedsLinux)
 }
 
-/// Threads that keep the rings of all drives busy: each waits for the end of one request.
+/// Threads that keep the rings of all drives busy: each waits for the end of one request. With several drives, reads of more than one have the
+/// share of a drive.
 #[cfg(target_os = "linux")]
-const DIRECT_THREADS_MAX: usize = 32;
+const DIRECT_THREADS_MAX: usize = 40;
 #[cfg(target_os = "linux")]
 const DIRECT_THREADS_A_DRIVE: usize = 8;
 
@@ -197,8 +198,9 @@ fn open_direct(drives: &[PathBuf], id: Option<StoreId>, mut config: Config) -> R
     let (store, report) =
         result.map_err(|source| StorageError::OpenDrives { drives: names.join(" "), source })?;
     log_opened(&report, &names);
-    let threads = (DIRECT_THREADS_A_DRIVE * drives.len()).min(DIRECT_THREADS_MAX);
-    let drives = Drives::new(devices, names, false, threads);
+    let shares = drives.len() + usize::from(drives.len() > 1);
+    let threads = (DIRECT_THREADS_A_DRIVE * shares).min(DIRECT_THREADS_MAX);
+    let drives = Drives::new(devices, names, false, threads).each_apart();
     Ok(Storage { store, drives, shards: Vec::new(), left_out: left_out(&report) })
 }
 
