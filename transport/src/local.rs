@@ -194,7 +194,7 @@ impl Halves {
     fn new(stream: UnixStream) -> Halves {
         let stream = Arc::new(stream);
         Halves {
-            read: ReadHalf { stream: Arc::clone(&stream), files: Files::default() },
+            read: ReadHalf { stream: Arc::clone(&stream), takes_files: false, files: Files::default() },
             write: WriteHalf { stream, files: Vec::new() },
         }
     }
@@ -223,13 +223,17 @@ impl Files {
 #[derive(Debug)]
 pub struct ReadHalf {
     stream: Arc<UnixStream>,
+    /// A server takes none before it answered a `Connect` that was made with the key: the kernel drops what comes. To close a file may
+    /// block for as long as whoever serves it likes.
+    takes_files: bool,
     files: Files,
 }
 
 impl ReadHalf {
     fn receive(&self, into: &mut ReadBuf<'_>) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let space = if self.takes_files { &mut space[..] } else { &mut [] };
+        let mut control = RecvAncillaryBuffer::new(space);
         let mut slices = [IoSliceMut::new(into.initialize_unfilled())];
         #[cfg(target_os = "linux")]
         let flags = RecvFlags::CMSG_CLOEXEC;
@@ -375,6 +379,8 @@ impl AsyncWrite for Halves {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // The first files may come together with the confirmation, which follows the answer.
+        self.read.takes_files = true;
         Pin::new(&mut self.write).poll_write(context, bytes)
     }
 

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -13,6 +14,7 @@ use memkv_transport::net::{Reader, WriteHalf, Writer};
 use memkv_transport::session::{ClientTerms, SetupGate};
 use memkv_wire::mac::Key;
 use memkv_wire::{Ping, Request, RequestWhich};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use support::*;
 
 struct Ends {
@@ -104,6 +106,25 @@ async fn too_many_files_end_the_connection() {
     send(&mut ends.client.1, 1, vec![file("")]).await;
     assert!(matches!(ends.server.0.next().await, Err(TransportError::Io(_))));
     assert!(ends.files.take().is_none(), "none of them is kept");
+}
+
+#[tokio::test]
+async fn files_of_a_peer_that_proved_nothing_are_not_taken() {
+    let keep = tempfile::tempdir().unwrap();
+    let path = keep.path().join("socket");
+    let listener = Listener::bind(&path, None).unwrap();
+    let stranger = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let file = file("of a file system that blocks");
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+    sendmsg(&stranger, &[IoSlice::new(b"M")], &mut control, SendFlags::empty()).unwrap();
+    drop(stranger);
+    let (ring, terms, gate) = (ring(), server_terms(), SetupGate::default());
+    let socket = listener.accept().await.unwrap();
+    let error = local::accept(socket, &ring, &terms, &gate, pool()).await.unwrap_err().to_string();
+    assert!(error.contains("too many files"), "{error}");
 }
 
 #[tokio::test]
