@@ -8,6 +8,8 @@ use std::sync::Arc;
 use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufMut, BufPool};
 use memkv_transport::error::TransportError;
 use memkv_transport::net::{ReadHalf, Reader, Writer};
+use memkv_transport::rdma::bare::Side;
+use memkv_transport::rdma::endpoint::SLOT_SIZE_BYTES;
 use memkv_transport::rdma::{
     self, Device, Memory, Offer, Part, Prepared, RdmaError, Reach, Registered, RemotePlace, Selection,
 };
@@ -363,6 +365,32 @@ async fn memory_is_reached_for_what_it_was_registered() {
         assert_eq!(near_read.read_u8().await.is_ok(), may_write, "{reach:?}");
         let expected = if may_write { &other[..] } else { &value[..] };
         assert!(theirs[..] == *expected, "{reach:?}");
+    }
+}
+
+/// A byte stream whose memory the peer reaches, and a peer that follows no rules. While the socket is there it is not gone.
+async fn misused(device: &Arc<Device>) -> ((rdma::ReadHalf, rdma::WriteHalf), Side, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let side = Side::alone(device, 1, 2 * SLOT_SIZE_BYTES).unwrap();
+    let endpoint = Prepared::reachable(device, Reach::Peer).unwrap().receive().unwrap();
+    endpoint.connect(&side.identity(), true).unwrap();
+    side.connect(&endpoint.identity()).unwrap();
+    (endpoint.split(near.unwrap(), None, None).unwrap(), side, far.unwrap().0)
+}
+
+/// A write with immediate data takes a receive and completes with the write's length, whatever the receive has room for.
+#[tokio::test]
+async fn what_is_no_message_ends_the_connection() {
+    let Some(device) = device("what_is_no_message_ends_the_connection") else { return };
+    let (_pool, _memory, registered) = pool_reached(&device, Reach::PeerWrites);
+    for size_bytes in [0, 1, 2 * SLOT_SIZE_BYTES] {
+        let ((mut read, mut write), mut peer, _socket) = misused(&device).await;
+        peer.write_with_immediate(0, size_bytes, registered.place).unwrap();
+        let error = read.read(&mut [0; 4 * SLOT_SIZE_BYTES]).await.unwrap_err();
+        assert!(error.to_string().contains("no message"), "{size_bytes} bytes: {error}");
+        assert!(write.write_all(b"more").await.is_err());
     }
 }
 

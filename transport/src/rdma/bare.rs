@@ -1,4 +1,5 @@
-//! Verbs and nothing else, between two ends in one process: what measurements hold the rest of this module against.
+//! Verbs and nothing else, between two ends in one process: what measurements hold the rest of this module against, and with what tests break
+//! its rules.
 //!
 //! No bytes of a stream, no credits, no queue of transfers: whoever drives a [`Side`] posts a receive for each message to come and takes every
 //! completion. Invariants: a side names memory of its own by slots, which live as long as it; its queues are destroyed before them. It
@@ -16,6 +17,7 @@ use super::device::Device;
 use super::memory::{Reach, RemotePlace, Ring};
 use super::queue_pair::{Depth, QueuePair, Request, Verb};
 use super::sys::ibv_wc;
+use crate::session::QueuePairIdentity;
 
 /// Requests of each queue.
 const REQUESTS_MAX: u32 = 64;
@@ -52,15 +54,27 @@ impl Side {
         slots: usize,
         slot_size_bytes: usize,
     ) -> Result<[Side; 2], RdmaError> {
-        let depth = Depth { send: REQUESTS_MAX, receive: REQUESTS_MAX };
-        let side = || {
-            let pair = QueuePair::new(device, depth, Reach::Peer)?;
-            Ok(Side { pair, slots: Ring::new(device, slots, slot_size_bytes, Reach::Peer)?, messages: 0 })
-        };
+        let side = || Side::alone(device, slots, slot_size_bytes);
         let sides = [side()?, side()?];
-        sides[0].pair.connect(&sides[1].pair.identity(0))?;
-        sides[1].pair.connect(&sides[0].pair.identity(0))?;
+        sides[0].connect(&sides[1].identity())?;
+        sides[1].connect(&sides[0].identity())?;
         Ok(sides)
+    }
+
+    /// An end that is connected to nobody.
+    pub fn alone(device: &Arc<Device>, slots: usize, slot_size_bytes: usize) -> Result<Side, RdmaError> {
+        let depth = Depth { send: REQUESTS_MAX, receive: REQUESTS_MAX };
+        let pair = QueuePair::new(device, depth, Reach::Peer)?;
+        Ok(Side { pair, slots: Ring::new(device, slots, slot_size_bytes, Reach::Peer)?, messages: 0 })
+    }
+
+    /// What the other end has to know of it: it takes no messages of a stream.
+    pub fn identity(&self) -> QueuePairIdentity {
+        self.pair.identity(0)
+    }
+
+    pub fn connect(&self, peer: &QueuePairIdentity) -> Result<(), RdmaError> {
+        self.pair.connect(peer)
     }
 
     /// What the other end names a slot by.
@@ -92,6 +106,16 @@ impl Side {
         self.post(slot as u64, Verb::Write(to), (slot, size_bytes), true)
     }
 
+    /// As [`Side::write`]; the other end learns of it as it would of a message.
+    pub fn write_with_immediate(
+        &mut self,
+        slot: usize,
+        size_bytes: usize,
+        to: RemotePlace,
+    ) -> Result<(), RdmaError> {
+        self.post(slot as u64, Verb::WriteWithImmediate(to), (slot, size_bytes), true)
+    }
+
     fn post(
         &mut self,
         id: u64,
@@ -99,7 +123,8 @@ impl Side {
         (slot, size_bytes): (usize, usize),
         signaled: bool,
     ) -> Result<(), RdmaError> {
-        let memory = Some(self.slots.entry(slot, size_bytes));
+        // To some devices no bytes mean 2 GiB.
+        let memory = (size_bytes > 0).then(|| self.slots.entry(slot, size_bytes));
         // SAFETY: as in `receive`.
         unsafe { self.pair.post(&[Request { id, verb, memory, signaled }]) }
     }

@@ -194,6 +194,8 @@ enum Failure {
     Posting,
     #[error("the device tells of no completions any more")]
     Events,
+    #[error("the peer used a receive for what is no message")]
+    NoMessage,
 }
 
 #[derive(Debug)]
@@ -334,6 +336,11 @@ impl State {
                 Posted::Grant => *grants_in_flight -= 1,
                 Posted::Transfer { .. } => {}
             });
+            return;
+        }
+        // Else the length is whatever the peer wrote elsewhere, and the slot has nothing of it.
+        if !received.is_message(SLOT_SIZE_BYTES) {
+            self.failure.get_or_insert(Failure::NoMessage);
             return;
         }
         let slot = (completion.id & !RECEIVE) as usize;

@@ -59,6 +59,8 @@ pub(super) enum Verb {
     Read(RemotePlace),
     /// To the peer's memory.
     Write(RemotePlace),
+    /// As [`Verb::Write`], and the peer is told: it takes one of its receives.
+    WriteWithImmediate(RemotePlace),
 }
 
 /// What became of a request.
@@ -68,11 +70,29 @@ pub(super) struct Completion {
     pub result: Result<Received, CompletionError>,
 }
 
-/// What a received message is; nothing of it means anything for other requests.
+/// What took a receive; nothing of it means anything for other requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
+    /// Whether a SEND did. A WRITE with immediate data takes a receive, too, and puts nothing into its memory.
+    is_send: bool,
     pub size_bytes: u32,
     pub immediate: Option<u32>,
+}
+
+impl Received {
+    fn of(completion: &ibv_wc) -> Received {
+        Received {
+            is_send: completion.opcode == sys::WC_RECV,
+            size_bytes: completion.byte_len,
+            immediate: (completion.wc_flags & sys::WC_WITH_IMM != 0)
+                .then_some(u32::from_be(completion.imm_data)),
+        }
+    }
+
+    /// Whether it is a message whose bytes are in the memory that was posted for it, which has room for so many.
+    pub fn is_message(&self, size_bytes_max: usize) -> bool {
+        self.is_send && self.size_bytes as usize <= size_bytes_max
+    }
 }
 
 #[derive(Debug)]
@@ -303,11 +323,7 @@ impl QueuePair {
         Ok(into[..count].iter().map(move |completion| Completion {
             id: completion.wr_id,
             result: match completion.status {
-                0 => Ok(Received {
-                    size_bytes: completion.byte_len,
-                    immediate: (completion.wc_flags & sys::WC_WITH_IMM != 0)
-                        .then_some(u32::from_be(completion.imm_data)),
-                }),
+                0 => Ok(Received::of(completion)),
                 status => Err(CompletionError::new(library, status)),
             },
         }))
@@ -397,6 +413,10 @@ impl Request {
                 request.opcode = sys::WR_RDMA_WRITE;
                 (request.remote_address, request.remote_key) = (address, key);
             }
+            Verb::WriteWithImmediate(RemotePlace { address, key }) => {
+                request.opcode = sys::WR_RDMA_WRITE_WITH_IMM;
+                (request.remote_address, request.remote_key) = (address, key);
+            }
         }
     }
 }
@@ -451,5 +471,24 @@ impl Drop for Completions {
             (library.ibv_destroy_cq)(self.queue.as_ptr());
             (library.ibv_destroy_comp_channel)(self.channel.as_ptr());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(opcode: i32, size_bytes: u32) -> Received {
+        Received::of(&ibv_wc { opcode, byte_len: size_bytes, ..ibv_wc::default() })
+    }
+
+    /// 128 and 129 are what the library calls the ends of a SEND and of a WRITE with immediate data.
+    #[test]
+    fn a_message_is_a_send_that_fits() {
+        for size_bytes in [0, 1, 4096] {
+            assert!(received(128, size_bytes).is_message(4096), "{size_bytes} bytes");
+            assert!(!received(129, size_bytes).is_message(4096), "{size_bytes} bytes written");
+        }
+        assert!(!received(128, 4097).is_message(4096) && !received(128, u32::MAX).is_message(4096));
     }
 }

@@ -321,10 +321,12 @@ pub const ACCESS_REMOTE_WRITE: c_int = 2;
 pub const ACCESS_REMOTE_READ: c_int = 4;
 
 pub const WR_RDMA_WRITE: c_int = 0;
+pub const WR_RDMA_WRITE_WITH_IMM: c_int = 1;
 pub const WR_SEND_WITH_IMM: c_int = 3;
 pub const WR_RDMA_READ: c_int = 4;
 pub const SEND_SIGNALED: u32 = 2;
 
+pub const WC_RECV: c_int = 128;
 pub const WC_WITH_IMM: u32 = 2;
 
 pub const PORT_ACTIVE: c_int = 4;
