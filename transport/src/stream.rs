@@ -420,18 +420,21 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     key: &Key,
     terms: &ClientTerms,
 ) -> Result<(Channel, ServerInfo), TransportError> {
-    connect_asking(stream, key, terms, None, |_| Ok(())).await
+    connect_asking(stream, key, terms, None, |_| std::future::ready(Ok(()))).await
 }
 
-/// As [`connect`], asking for a queue pair beside the stream when this side has one. `accept` is told what the server answered, and done
-/// before the server learns that the answer came.
-pub async fn connect_asking<S: AsyncRead + AsyncWrite + Unpin>(
+/// As [`connect`], asking for a queue pair beside the stream when this side has one. `accept` is told which one the server answered with, if
+/// any, and done before the server learns that the answer came.
+pub async fn connect_asking<S: AsyncRead + AsyncWrite + Unpin, F>(
     stream: &mut S,
     key: &Key,
     terms: &ClientTerms,
     own: Option<&QueuePairIdentity>,
-    accept: impl FnOnce(&ServerInfo) -> Result<(), TransportError>,
-) -> Result<(Channel, ServerInfo), TransportError> {
+    accept: impl FnOnce(Option<QueuePairIdentity>) -> F,
+) -> Result<(Channel, ServerInfo), TransportError>
+where
+    F: Future<Output = Result<(), TransportError>>,
+{
     let begun = Instant::now();
     let set_up = async {
         let mut state = AwaitReply::begin_asking(key, terms, nonce()?, begun.elapsed(), own)?;
@@ -451,7 +454,7 @@ pub async fn connect_asking<S: AsyncRead + AsyncWrite + Unpin>(
             state = match state.advance(received_size_bytes, begun.elapsed())? {
                 ReplyStep::NeedBytes(state) => state,
                 ReplyStep::Established(established) => {
-                    accept(&established.server)?;
+                    accept(established.server.queue_pair).await?;
                     stream.write_all(&established.confirmation).await?;
                     return Ok((established.channel, established.server));
                 }

@@ -15,12 +15,13 @@ use memkv_transport::rdma::{
 };
 use memkv_transport::session::{ClientTerms, ServerInfo, SetupGate};
 use memkv_transport::shared::SharedMemory;
-use memkv_transport::stream::Outgoing;
+use memkv_transport::stream::{self, Outgoing};
 use memkv_transport::tcp;
 use memkv_wire::mac::BulkAlgorithm;
 use support::{key, pool, request, response, ring, server_terms};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
 
 /// The device; `None`, and the test counts as skipped, where there is none.
 fn device(test: &str) -> Option<Arc<Device>> {
@@ -208,6 +209,45 @@ async fn a_server_without_rdma_is_no_error() {
     let (mut reader, _, server) = client.unwrap();
     assert!(server.queue_pair.is_none() && matches!(reader.io_mut(), ReadHalf::Tcp(_)));
     assert_eq!(server.bulk_mac, BulkAlgorithm::preference()[0]);
+}
+
+/// To connect a queue pair, the kernel looks for the peer's address, for up to a second where nobody has it. Other connections of the thread go on
+/// meanwhile.
+#[test]
+fn a_thread_goes_on_while_a_queue_pair_is_connected() {
+    let Some(device) = device("a_thread_goes_on_while_a_queue_pair_is_connected") else { return };
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    // The one thread for what blocks is taken, so that nothing that blocks gets done.
+    let (release, taken) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || taken.recv());
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = Prepared::new(&device).unwrap().receive().unwrap().identity();
+        let offer = Offer::new(vec![device], 8);
+        let accepting = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (keys, terms, gate) = (ring(), server_terms(), SetupGate::default());
+            rdma::accept(socket, (&keys, &terms), &gate, pool(), &offer).await
+        });
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let (key, terms) = (key(), terms());
+        let accept = |_| std::future::ready(Ok(()));
+        let asked = stream::connect_asking(&mut socket, &key, &terms, Some(&own), accept).await;
+        assert!(asked.unwrap().1.queue_pair.is_some());
+        // The server has the confirmation. Others are served while it connects the queue pair.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accept = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            tcp::accept(socket, &ring(), &server_terms(), &SetupGate::default(), pool()).await
+        };
+        let (other, accepted) = tokio::join!(tcp::connect(address, &key, &terms, pool()), accept);
+        assert!(other.is_ok() && accepted.is_ok() && !accepting.is_finished());
+        drop(release);
+        let (mut reader, ..) = accepting.await.unwrap().unwrap();
+        assert!(matches!(reader.io_mut(), ReadHalf::Rdma(_)));
+    });
 }
 
 /// Ends of which the first lets its memory be reached by the second, which has memory of its own to move it from and to.

@@ -5,6 +5,9 @@
 //! and is not a replay, with its confirmation; then it posts its receives and grants them, and only then may the client send. So neither
 //! meets an empty receive queue, and what a stranger can make a server hold is a queue pair without memory, for at most the time of a set-up, and at
 //! most [`SETUP_PAIRS_MAX`] of them.
+//!
+//! Memory is registered and queue pairs are connected on the runtime's threads for what blocks: to connect one, the kernel looks for the address that
+//! the peer named, which takes up to a second where nobody has it.
 
 use std::sync::Arc;
 
@@ -13,6 +16,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::RdmaError;
 use super::device::{Device, nearness};
 use super::endpoint::Prepared;
 use super::memory::{Memory, Reach};
@@ -59,25 +63,41 @@ async fn connect_with(
     pool: BufPool,
     memory: Option<Arc<Memory>>,
 ) -> Result<(Reader, Writer, ServerInfo), TransportError> {
-    let endpoint = prepared.receive()?;
+    let endpoint = aside(move || prepared.receive()).await?;
     let connecting = timeout(SETUP_TIMEOUT, TcpStream::connect(address));
     let mut socket = connecting.await.map_err(|_| SetupError::TimedOut)??;
     tcp::set_options(&socket)?;
-    let accept = |server: &ServerInfo| match &server.queue_pair {
-        Some(theirs) => Ok(endpoint.connect(theirs, true)?),
-        None => Ok(()),
-    };
     let own = endpoint.identity();
+    let mut connected = None;
+    let into = &mut connected;
+    let accept = move |theirs: Option<QueuePairIdentity>| async move {
+        if let Some(theirs) = theirs {
+            let connect = move || endpoint.connect(&theirs, true).map(|()| endpoint);
+            *into = Some(aside(connect).await?);
+        }
+        Ok(())
+    };
     let (channel, server) = stream::connect_asking(&mut socket, key, terms, Some(&own), accept).await?;
-    let (read, write) = if server.queue_pair.is_some() {
-        let (read, write) = endpoint.split(socket, memory, None)?;
-        (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
-    } else {
-        let (read, write) = socket.into_split();
-        (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+    let (read, write) = match connected {
+        Some(endpoint) => {
+            let (read, write) = endpoint.split(socket, memory, None)?;
+            (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
+        }
+        None => {
+            let (read, write) = socket.into_split();
+            (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+        }
     };
     let (reader, writer) = net::halves(read, write, channel, pool);
     Ok((reader, writer, server))
+}
+
+/// Does what blocks. Whoever gives up meanwhile does not end it: what it was given is given up when it is done.
+async fn aside<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, RdmaError> + Send + 'static,
+) -> Result<T, RdmaError> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.map_err(|lost| RdmaError::System { doing: "set up a queue pair", source: lost.into() })?
 }
 
 /// What a server has for clients that ask for a queue pair.
@@ -97,7 +117,7 @@ struct Offered {
     theirs: QueuePairIdentity,
     memory: Option<Arc<Memory>>,
     place: OwnedSemaphorePermit,
-    _setup: OwnedSemaphorePermit,
+    setup: OwnedSemaphorePermit,
 }
 
 impl Offer {
@@ -129,7 +149,7 @@ impl Offer {
         let device = self.devices.iter().max_by_key(|device| nearness(device.gid(), theirs.gid))?;
         let prepared = Prepared::new(device).ok()?;
         let memory = self.memory.iter().find(|memory| Arc::ptr_eq(memory.device(), device)).cloned();
-        Some(Offered { prepared, theirs: *theirs, memory, place, _setup: setup })
+        Some(Offered { prepared, theirs: *theirs, memory, place, setup })
     }
 }
 
@@ -151,9 +171,14 @@ pub async fn accept(
     };
     let (channel, client) = stream::accept_offering(&mut socket, (keys, terms), permit, prepare).await?;
     let (read, write) = match offered {
-        Some(Offered { prepared, theirs, memory, place, _setup }) => {
-            let endpoint = prepared.receive()?;
-            endpoint.connect(&theirs, false)?;
+        Some(Offered { prepared, theirs, memory, place, setup }) => {
+            // The places go along: they are taken for as long as the queue pair is there.
+            let connect = move || {
+                let endpoint = prepared.receive()?;
+                endpoint.connect(&theirs, false)?;
+                Ok((endpoint, place, setup))
+            };
+            let (endpoint, place, _setup) = aside(connect).await?;
             let (read, write) = endpoint.split(socket, memory, Some(place))?;
             (ReadHalf::Rdma(read), WriteHalf::Rdma(write))
         }
