@@ -434,6 +434,20 @@ async fn what_is_no_message_ends_the_connection() {
     }
 }
 
+/// Receives for empty messages are posted again by whoever takes completions: without a limit a peer could keep it at that.
+//= MKV-RDMA-2 test
+#[tokio::test]
+async fn more_empty_messages_than_were_granted_end_the_connection() {
+    let test = "more_empty_messages_than_were_granted_end_the_connection";
+    let Some(device) = device(test) else { return };
+    let ((mut read, _write), mut peer, _socket) = misused(&device).await;
+    for _ in 0..5 {
+        peer.send(0, 0).unwrap();
+    }
+    let error = read.read_u8().await.unwrap_err();
+    assert!(error.to_string().contains("than it was granted"), "{error}");
+}
+
 /// Packets to a queue pair that is not there are sent again a few times, then the connection fails; it does not hang.
 #[tokio::test]
 async fn retries_run_out() {

@@ -98,6 +98,7 @@ impl Prepared {
                 grants_left: GRANTS_MAX as u32,
                 grants_in_flight: 0,
                 grants_due: 0,
+                grants_given: GRANTS_MAX as u32,
                 failure: None,
                 ended: false,
                 reader: None,
@@ -196,6 +197,8 @@ enum Failure {
     Events,
     #[error("the peer used a receive for what is no message")]
     NoMessage,
+    #[error("the peer sent more empty messages than it was granted")]
+    NotGranted,
 }
 
 #[derive(Debug)]
@@ -215,6 +218,8 @@ struct State {
     grants_in_flight: u32,
     /// Empty messages that came and whose receives are posted again, and that the peer does not know of.
     grants_due: u32,
+    /// Empty messages that the peer may send.
+    grants_given: u32,
     failure: Option<Failure>,
     /// The peer closed its side: it grants nothing any more.
     ended: bool,
@@ -296,6 +301,8 @@ impl State {
         self.free.len() == MESSAGES_MAX
     }
 
+    /// The peer cannot keep it going: of the receives that are posted again here there are as many as it was granted empty messages, and more are
+    /// granted only when all is taken.
     fn advance(&mut self, pair: &QueuePair) -> bool {
         let (mut space, mut came) = ([ibv_wc::default(); COMPLETIONS_MAX], false);
         loop {
@@ -348,6 +355,12 @@ impl State {
         self.credits = self.credits.saturating_add(messages);
         self.grants_left = self.grants_left.saturating_add(grants);
         if received.size_bytes == 0 {
+            //= MKV-RDMA-1
+            let Some(left) = self.grants_given.checked_sub(1) else {
+                self.failure.get_or_insert(Failure::NotGranted);
+                return;
+            };
+            self.grants_given = left;
             self.grants_due += 1;
             self.repost(pair, slot);
         } else {
@@ -394,6 +407,7 @@ impl State {
     fn take_grant(&mut self) -> Grant {
         let grants = self.grants_due.min(u32::from(u8::MAX));
         self.grants_due -= grants;
+        self.grants_given += grants;
         Grant { messages: std::mem::take(&mut self.receives_due), grants }
     }
 
