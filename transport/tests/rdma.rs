@@ -9,7 +9,7 @@ use memkv_transport::buf::{BUDGET_SIZE_BYTES_MIN, Buf, BufMut, BufPool};
 use memkv_transport::error::TransportError;
 use memkv_transport::net::{ReadHalf, Reader, Writer};
 use memkv_transport::rdma::bare::Side;
-use memkv_transport::rdma::endpoint::SLOT_SIZE_BYTES;
+use memkv_transport::rdma::endpoint::{MESSAGES_MAX, SLOT_SIZE_BYTES};
 use memkv_transport::rdma::{
     self, Device, Memory, Offer, Part, Prepared, RdmaError, Reach, Registered, RemotePlace, Selection,
 };
@@ -483,6 +483,27 @@ async fn a_failed_queue_pair_ends_both_sides() {
     drop((read_a, write_a));
     assert_eq!(read_b.read(&mut before).await.unwrap(), 0, "the socket's end is the connection's");
     drop(write_b);
+}
+
+/// Whoever waits to send has nobody read beside it.
+#[tokio::test]
+async fn a_peer_that_is_gone_is_noticed_by_who_only_sends() {
+    let Some(device) = device("a_peer_that_is_gone_is_noticed_by_who_only_sends") else { return };
+    let [(_read, mut write), (far_read, far_write)] = streams(&device).await;
+    let sending = tokio::spawn(async move {
+        loop {
+            if let Err(error) = write.write_all(&[7; SLOT_SIZE_BYTES]).await {
+                return error;
+            }
+        }
+    });
+    // Nobody reads there, so that nothing more is granted.
+    while far_read.counts().received < MESSAGES_MAX as u64 {
+        tokio::task::yield_now().await;
+    }
+    drop((far_read, far_write));
+    let error = sending.await.unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //!
 //! Beside it a TCP connection stays open. Nothing is sent on it after set-up: its end is the end of both. So a process that dies is
 //! noticed at once, as on any stream, and a host that dies after [`SILENCE_MAX`](crate::tcp::SILENCE_MAX).
+//! The pump looks at it, so that it matters to nobody which half waits, or whether one does.
 //!
 //! Immediate data is not covered by a MAC. Whoever can forge packets can break the connection with it, as with any forged packet; the bytes are
 //! sealed as on every transport.
@@ -23,7 +24,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 
@@ -155,10 +156,10 @@ impl Endpoint {
     ) -> io::Result<(ReadHalf, WriteHalf)> {
         (self.shared.memory, self.shared.place) = (memory, place);
         let shared = Arc::new(self.shared);
-        let pump = pump::spawn(Arc::clone(&shared))?;
-        let life = Arc::new(Life { shared, pump });
         let (read, write) = socket.into_split();
-        Ok((ReadHalf { life: Arc::clone(&life), socket: read }, WriteHalf { life, socket: Some(write) }))
+        let pump = pump::spawn(Arc::clone(&shared), read)?;
+        let life = Arc::new(Life { shared, pump });
+        Ok((ReadHalf { life: Arc::clone(&life) }, WriteHalf { life, socket: Some(write) }))
     }
 }
 
@@ -199,6 +200,17 @@ enum Failure {
     NoMessage,
     #[error("the peer sent more empty messages than it was granted")]
     NotGranted,
+    #[error("bytes on the socket beside a queue pair")]
+    Stray,
+}
+
+impl Failure {
+    fn kind(self) -> io::ErrorKind {
+        match self {
+            Failure::Completion(_) | Failure::Posting | Failure::Events => io::ErrorKind::ConnectionReset,
+            Failure::NoMessage | Failure::NotGranted | Failure::Stray => io::ErrorKind::InvalidData,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -266,9 +278,7 @@ impl Shared {
         let mut state = self.lock();
         let came = state.advance(&self.pair);
         if came {
-            let (halves, transfers) = state.wakers();
-            drop(state);
-            halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
+            wake(state);
         }
         came
     }
@@ -276,18 +286,35 @@ impl Shared {
     pub fn lose_events(&self) {
         let mut state = self.lock();
         state.failure.get_or_insert(Failure::Events);
-        let (halves, transfers) = state.wakers();
-        drop(state);
-        halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
+        wake(state);
     }
+
+    /// The peer closed the socket, or broke the rules with it.
+    pub fn end(&self, stray: bool) {
+        let mut state = self.lock();
+        state.ended = true;
+        if stray {
+            state.failure.get_or_insert(Failure::Stray);
+        }
+        // What the peer sent before it closed is here, and may not have been taken.
+        state.advance(&self.pair);
+        wake(state);
+    }
+}
+
+/// Wakes those who have news, with the lock free.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let (halves, transfers) = state.wakers();
+    drop(state);
+    halves.into_iter().flatten().chain(transfers).for_each(Waker::wake);
 }
 
 impl State {
     fn wakers(&mut self) -> ([Option<Waker>; 2], Vec<Waker>) {
         let failed = self.failure.is_some();
-        let reader = if failed || !self.arrived.is_empty() { self.reader.take() } else { None };
-        let writer =
-            if failed || self.ended || self.may_send() || self.is_sent() { self.writer.take() } else { None };
+        let over = failed || self.ended;
+        let reader = if over || !self.arrived.is_empty() { self.reader.take() } else { None };
+        let writer = if over || self.may_send() || self.is_sent() { self.writer.take() } else { None };
         ([reader, writer], self.queue.woken(failed))
     }
 
@@ -483,7 +510,7 @@ impl State {
     }
 
     fn error(&self) -> Option<io::Error> {
-        self.failure.map(|failure| io::Error::new(io::ErrorKind::ConnectionReset, failure))
+        self.failure.map(|failure| io::Error::new(failure.kind(), failure))
     }
 }
 
@@ -512,7 +539,6 @@ impl Grant {
 #[derive(Debug)]
 pub struct ReadHalf {
     life: Arc<Life>,
-    socket: OwnedReadHalf,
 }
 
 /// The half that sends.
@@ -545,21 +571,6 @@ impl ReadHalf {
     pub fn counts(&self) -> Counts {
         self.life.shared.lock().counts
     }
-
-    /// Whether the peer closed its side.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut space = [0; 1];
-        let mut space = ReadBuf::new(&mut space);
-        match Pin::new(&mut self.socket).poll_read(context, &mut space) {
-            Poll::Ready(Ok(())) if !space.filled().is_empty() => {
-                let stray = "bytes on the socket beside a queue pair";
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, stray)))
-            }
-            // However it ended.
-            Poll::Ready(_) => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
 }
 
 impl AsyncRead for ReadHalf {
@@ -568,26 +579,13 @@ impl AsyncRead for ReadHalf {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let half = self.get_mut();
-        let life = Arc::clone(&half.life);
-        let shared = &life.shared;
-        {
-            let mut state = shared.lock();
-            if let Some(answer) = state.try_read(&shared.pair, into) {
-                return Poll::Ready(answer);
-            }
-            state.reader = Some(context.waker().clone());
+        let shared = &self.life.shared;
+        let mut state = shared.lock();
+        if let Some(answer) = state.try_read(&shared.pair, into) {
+            return Poll::Ready(answer);
         }
-        match half.poll_end(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) => {
-                // What the peer sent before it closed is here; the pump may not have seen it yet.
-                shared.lock().ended = true;
-                shared.advance();
-                Poll::Ready(shared.lock().try_read(&shared.pair, into).unwrap_or(Ok(())))
-            }
-        }
+        state.reader = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -595,7 +593,8 @@ impl State {
     /// What a reader gets now, if anything.
     fn try_read(&mut self, pair: &QueuePair, into: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
         if self.arrived.is_empty() {
-            return self.error().map(Err);
+            let end = self.ended.then_some(Ok(()));
+            return self.error().map(Err).or(end);
         }
         self.read(pair, into);
         Some(Ok(()))

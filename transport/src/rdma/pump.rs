@@ -1,4 +1,5 @@
-//! The task that takes a queue pair's completions as events tell of them, and wakes whoever waited for what they are of.
+//! The task that takes a queue pair's completions as events tell of them, and wakes whoever waited for what they are of; and that notices when the peer
+//! closes the socket beside it.
 //!
 //! Invariants: an event is asked for only when the one before was taken, so that the channel never holds more than one; completions are looked
 //! for after asking, for those that came before have no event. It ends with the last half of the connection.
@@ -9,8 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::AbortHandle;
 
 use super::RdmaError;
@@ -22,10 +24,10 @@ const LOOKS_MAX: u32 = 2;
 const MISSES_A_TRY: u32 = 64;
 
 /// Begins to take completions. Must be called inside a runtime.
-pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<AbortHandle> {
+pub(super) fn spawn(shared: Arc<Shared>, socket: OwnedReadHalf) -> io::Result<AbortHandle> {
     // SAFETY: the channel's file is open, and stays the same one, for as long as `Events` holds the queue pair.
     let events = unsafe { AsyncFd::register_with_interest(Events(shared), Interest::READABLE) }?;
-    Ok(tokio::spawn(run(events)).abort_handle())
+    Ok(tokio::spawn(run(events, socket)).abort_handle())
 }
 
 /// What wakes the pump.
@@ -45,15 +47,16 @@ impl AsFd for Events {
 }
 
 /// Takes completions as events tell of them.
-async fn run(events: AsyncFd<Events>) {
+async fn run(events: AsyncFd<Events>, socket: OwnedReadHalf) {
     let shared = &events.get_ref().0;
+    let mut socket = Some(socket);
     let mut patience = Patience::default();
     let ended: Result<(), PumpError> = async {
         loop {
             shared.pair.arm()?;
             // What came before events were asked for has none.
             shared.advance();
-            let mut ready = events.readable().await?;
+            let mut ready = event(&events, &mut socket).await?;
             // There is one event, and no other before the next is asked for: it need not be looked for until the file says that there is none.
             shared.pair.take_event()?;
             ready.clear_ready();
@@ -64,6 +67,31 @@ async fn run(events: AsyncFd<Events>) {
     .await;
     if ended.is_err() {
         shared.lose_events();
+    }
+}
+
+/// Waits for an event. Should the socket end meanwhile, everybody is told, and it is looked at no more.
+async fn event<'a>(
+    events: &'a AsyncFd<Events>,
+    socket: &mut Option<OwnedReadHalf>,
+) -> io::Result<AsyncFdReadyGuard<'a, Events>> {
+    loop {
+        tokio::select! {
+            biased;
+            ready = events.readable() => return ready,
+            stray = end(socket.as_mut()) => {
+                *socket = None;
+                events.get_ref().0.end(stray);
+            }
+        }
+    }
+}
+
+/// Waits until the peer closed its side, however it did; true: it sent something.
+async fn end(socket: Option<&mut OwnedReadHalf>) -> bool {
+    match socket {
+        Some(socket) => socket.read(&mut [0; 1]).await.is_ok_and(|size_bytes| size_bytes > 0),
+        None => std::future::pending().await,
     }
 }
 
