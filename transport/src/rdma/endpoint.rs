@@ -105,7 +105,6 @@ impl Prepared {
                 reader: None,
                 writer: None,
                 queue: SendQueue::default(),
-                barrier: None,
                 peer_reads_max: 0,
                 counts: Counts::default(),
             }),
@@ -238,8 +237,6 @@ struct State {
     reader: Option<Waker>,
     writer: Option<Waker>,
     queue: SendQueue,
-    /// The transfers that the next message has to wait for, when it could not be sent at once.
-    barrier: Option<u64>,
     /// RDMA READs that the peer serves at a time.
     peer_reads_max: u16,
     counts: Counts,
@@ -319,8 +316,7 @@ impl State {
     }
 
     fn may_send(&self) -> bool {
-        let passed = self.barrier.is_none_or(|barrier| self.queue.has_passed(barrier));
-        self.credits > 0 && !self.free.is_empty() && passed
+        self.credits > 0 && !self.free.is_empty() && self.queue.takes_message()
     }
 
     /// Whether the peer's device has everything.
@@ -442,11 +438,10 @@ impl State {
     //= MKV-RDMA-1
     //= MKV-RDMA-3
     fn send(&mut self, pair: &QueuePair, slices: &[IoSlice<'_>]) -> usize {
-        let barrier = *self.barrier.get_or_insert(self.queue.barrier());
         if self.queue.waiting() >= CHAIN_MAX - 1 {
             self.post(pair, None);
         }
-        if !self.queue.has_passed(barrier) {
+        if !self.queue.takes_message() {
             return 0;
         }
         let mut sent = 0;
@@ -471,9 +466,6 @@ impl State {
             self.counts.messages += 1;
             self.credits -= 1;
             sent += filled;
-        }
-        if sent > 0 {
-            self.barrier = None;
         }
         sent
     }

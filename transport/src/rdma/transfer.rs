@@ -4,8 +4,9 @@
 //! - the device takes requests in the order in which they were posted and completes them in that order, so that the completion of one tells of
 //!   all before it: of several requests only the last has a completion;
 //! - memory that a request names is held here from queueing to completion, or until the queue pair is gone, whoever gives up meanwhile;
-//! - at most [`TRANSFERS_MAX`] transfers are posted; the others wait, in order, and a message waits for those that were queued before it, so
-//!   that bytes are in the peer's memory before it is told of them.
+//! - at most [`TRANSFERS_MAX`] transfers are posted; the others wait, in order, and a message waits for all to the peer that are queued when it is
+//!   posted, so that bytes are in the peer's memory before it is told of them. It waits for no others: as long as bytes are fetched, there
+//!   are always more of those.
 //!
 //! It trusts its caller with the peer's places: a wrong one ends the connection.
 
@@ -90,6 +91,8 @@ pub(super) struct SendQueue {
     /// Transfers that ever were queued, and posted.
     queued_count: u64,
     posted_count: u64,
+    /// Of those that were queued, up to the last one to the peer.
+    put_count: u64,
     /// Transfers in `posted`.
     under_way: usize,
     /// Transfers after the last request that has a completion of its own, and messages.
@@ -164,18 +167,16 @@ impl SendQueue {
 
     fn queue(&mut self, queued: Queued) {
         self.queued_count += 1;
+        if matches!(queued.verb, Verb::Write(_)) {
+            self.put_count = self.queued_count;
+        }
         self.queued.push_back(queued);
     }
 
-    /// What a message that is made now has to wait for.
-    pub fn barrier(&self) -> u64 {
-        self.queued_count
-    }
-
-    /// Whether everything before a barrier is posted, or will be with the next message.
-    pub fn has_passed(&self, barrier: u64) -> bool {
+    /// Whether all that was put is posted, or will be with the next message.
+    pub fn takes_message(&self) -> bool {
         let room = (TRANSFERS_MAX - self.under_way).min(CHAIN_MAX - 1);
-        self.posted_count + (self.queued.len().min(room) as u64) >= barrier
+        self.posted_count + (self.queued.len().min(room) as u64) >= self.put_count
     }
 
     pub fn waiting(&self) -> usize {
@@ -332,4 +333,56 @@ fn register(memory: &Arc<Memory>, into: &mut BufMut) -> Result<(ibv_sge, Option<
 fn within(entry: ibv_sge, at: usize, size_bytes: usize) -> ibv_sge {
     assert!(at + size_bytes <= entry.length as usize, "within the buffer");
     ibv_sge { addr: entry.addr + at as u64, length: size_bytes as u32, ..entry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: RemotePlace = RemotePlace { address: 0, key: 0 };
+
+    fn queue(queue: &mut SendQueue, verb: Verb, count: usize) {
+        for _ in 0..count {
+            let memory = ibv_sge { addr: 0, length: 0, lkey: 0 };
+            queue.queue(Queued { batch: 0, verb, memory, awaited: false });
+        }
+    }
+
+    fn begin(queue: &mut SendQueue, count: usize) {
+        for _ in 0..count {
+            let queued = queue.queued.pop_front().unwrap();
+            queue.begin(&queued);
+        }
+    }
+
+    /// A message that could not be sent at once waits for what was put meanwhile, too.
+    #[test]
+    fn a_message_waits_for_all_that_was_put() {
+        let mut sends = SendQueue::default();
+        queue(&mut sends, Verb::Write(PLACE), 15);
+        assert!(sends.takes_message(), "they are posted with it");
+        queue(&mut sends, Verb::Write(PLACE), 2);
+        begin(&mut sends, 1);
+        assert!(!sends.takes_message());
+        begin(&mut sends, 1);
+        assert!(sends.takes_message());
+        begin(&mut sends, 15);
+        queue(&mut sends, Verb::Write(PLACE), TRANSFERS_MAX - 17);
+        begin(&mut sends, TRANSFERS_MAX - 17);
+        queue(&mut sends, Verb::Write(PLACE), 1);
+        assert!(!sends.takes_message(), "there is no room for one more");
+    }
+
+    /// Fetches that follow one another without end keep nothing from being sent, except for what was put between them.
+    #[test]
+    fn a_message_waits_for_nothing_that_is_fetched() {
+        let mut sends = SendQueue::default();
+        queue(&mut sends, Verb::Read(PLACE), 40);
+        assert!(sends.takes_message());
+        queue(&mut sends, Verb::Write(PLACE), 1);
+        assert!(!sends.takes_message());
+        queue(&mut sends, Verb::Read(PLACE), 100);
+        begin(&mut sends, 26);
+        assert!(sends.takes_message());
+    }
 }
