@@ -344,7 +344,7 @@ async fn a_wrong_key_ends_one_connection_alone() {
     assert!(healthy.read(b"v", 0, 0).await.as_deref() == Ok(&value[..]));
 }
 
-/// One SEND each way for an operation, whatever its size, beside the transfers and a grant now and then.
+/// One SEND each way for an operation of up to a MiB, beside the transfers and a grant now and then.
 #[tokio::test]
 async fn an_operation_takes_one_message_each_way() {
     let test = "an_operation_takes_one_message_each_way";
