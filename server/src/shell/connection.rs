@@ -29,6 +29,8 @@ use memkv_wire::mac::KeyRing;
 use memkv_wire::{DecodeError, Message, Request, RequestWhich, Status};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
+#[cfg(target_os = "linux")]
+use tokio::time::Instant;
 use tokio::time::timeout;
 
 use super::Shell;
@@ -41,6 +43,9 @@ use crate::service::{ConnectionId, Frame};
 
 /// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
+/// So is one from whose memory the bytes of a frame cannot be fetched for so long: they have memory here, which others wait for.
+#[cfg(target_os = "linux")]
+const FETCH_MAX: Duration = STALL_MAX.saturating_mul(2);
 
 /// Received bytes after which the sender gets its turn, when it has something to send: a peer that keeps many writes under way has
 /// answers to go on with while others of them are stored. Without it, both sides worked in turn: 64 KiB writes were a third slower.
@@ -84,6 +89,9 @@ enum ConnectionError {
     Stalled,
     #[error("the peer did not end a frame within {} seconds", STALL_MAX.as_secs())]
     FrameStalled,
+    #[cfg(target_os = "linux")]
+    #[error("the bytes that a frame names did not come from the peer's memory within {} seconds", FETCH_MAX.as_secs())]
+    FetchStalled,
 }
 
 impl From<PushError> for ConnectionError {
@@ -348,7 +356,8 @@ impl Intake<'_> {
 
     /// Takes the frame whose bytes come next, when they are here. Dropping the future loses nothing.
     async fn arrived(&mut self) -> Result<(), ConnectionError> {
-        let (waiting, bytes) = self.coming.next().await.map_err(TransportError::from)?;
+        let arrived = self.coming.next(FETCH_MAX).await.map_err(|_| ConnectionError::FetchStalled)?;
+        let (waiting, bytes) = arrived.map_err(TransportError::from)?;
         self.take_arrived(waiting, bytes)
     }
 
@@ -372,6 +381,7 @@ impl Intake<'_> {
             return Ok(false);
         }
         self.coming.push(Waiting {
+            begun: Instant::now(),
             request_id: frame.request_id,
             last: frame.last,
             control: frame.control.to_vec(),
