@@ -190,7 +190,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         true
     }
 
-    /// The room a part counts for; the same when it comes and when it goes.
+    /// The room a part counts for; the same when it comes and when it goes. A manifest is weighed as a value of its length, though
+    /// its table may take a block, and a part, more: this says nothing of where a record ends.
     pub(super) fn weight(&self, length: u64, part: u32) -> u32 {
         Shape::value(length).part(part, self.part_blocks, 192).span as u32
     }

@@ -16,6 +16,7 @@ use super::*;
 use crate::store::durability::{Need, Then};
 use crate::store::format::{PACK_ALIGN, Record};
 use crate::store::journal::Entry;
+use crate::store::scrub::end_at_most;
 
 /// Share of the stored bytes that counts as cold when room is short, in 1/256; the steps are tried in turn.
 ///
@@ -307,11 +308,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let target = &self.devices[device];
         let local = extent - target.base;
         let first = records.iter().map(|(_, _, place)| place.offset as usize).min().unwrap_or(0);
-        let end = records.iter().map(|(id, part, place)| {
-            // The weight allows for a short key; a header is never longer than a sector.
-            place.offset as usize + self.weight_of(*id, *part) + SECTOR_BYTES
+        let end = records.iter().map(|(id, _, place)| {
+            end_at_most(&self.catalog.view(*id), place.offset, target.extent_bytes, self.part_blocks)
         });
-        let end = end.max().unwrap_or(0).next_multiple_of(SECTOR_BYTES).min(target.extent_bytes);
+        let end = end.max().unwrap_or(0);
         let start = first - first % SECTOR_BYTES;
         let offset = target.offset(local, start);
         self.devices[device].extents[local as usize].busy += 1;
@@ -348,13 +348,16 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             };
             let at = from.offset as usize - start;
             let record = Record::decode(&bytes[at..], &self.secrets, self.part_blocks)
-                .filter(|record| record.digest == digest && at + record.span <= bytes.len());
+                .filter(|record| record.digest == digest);
             let Some(record) = record else {
                 self.counters.corrupt += 1;
                 self.lose(entry);
                 continue;
             };
-            if !self.add_to_run(&mut run, batch, device, record, bytes, at, (entry, digest, part, from)) {
+            // Had too little been read, that would be no fault of the record's.
+            let whole = at + record.span <= bytes.len();
+            let keep = (entry, digest, part, from);
+            if !whole || !self.add_to_run(&mut run, batch, device, record, bytes, at, keep) {
                 self.stick(batch, local);
             }
         }

@@ -78,7 +78,7 @@ fn name(record: Record) -> RecordName {
 }
 
 /// What is known of one record's reach: one that is not known to end earlier ends with its extent.
-fn end_at_most(view: &View, offset: u32, extent_bytes: usize, part_blocks: u32) -> usize {
+pub(super) fn end_at_most(view: &View, offset: u32, extent_bytes: usize, part_blocks: u32) -> usize {
     if view.manifest || view.striped {
         return extent_bytes;
     }

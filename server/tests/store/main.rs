@@ -9,5 +9,6 @@ mod images;
 mod loops;
 mod model;
 mod ram;
+mod reclaim;
 mod rig;
 mod sim;
