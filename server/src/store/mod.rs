@@ -60,7 +60,7 @@ use place::Placing;
 use read::Pin;
 pub use read::{BlockPlace, Corrupt, ReadPlan, RecordRead, Verdict};
 use recency::Recency;
-use reclaim::{BatchId, Move, Reclaim};
+use reclaim::{BatchId, Move, MoveRead, Reclaim};
 pub use recovery::{DeviceProblem, FormatOptions, OpenError, OpenReport, format};
 pub use scrub::{Damage, ExtentPlan, RecordName, ScrubCursor, Wrong};
 use smallvec::SmallVec;
@@ -142,14 +142,7 @@ enum InFlight {
     Flush {
         device: usize,
     },
-    /// Records to move, read from `start` of an extent on.
-    MoveRead {
-        device: usize,
-        extent: u32,
-        batch: BatchId,
-        start: usize,
-        records: Vec<reclaim::Keep>,
-    },
+    MoveRead(MoveRead),
     Moves {
         device: usize,
         extent: u32,
@@ -236,9 +229,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             return;
         };
         let what = match what {
-            InFlight::MoveRead { device, extent, batch, start, records } => {
-                return self.move_read_ended(batch, (device, extent), start, records, result);
-            }
+            InFlight::MoveRead(read) => return self.move_read_ended(read, result),
             what => what,
         };
         let result = result.map(|_| ());
@@ -265,7 +256,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.moves_ended(batch, device, moves, result);
             }
             InFlight::Discard { device, extents } => self.discard_ended(device, extents),
-            InFlight::MoveRead { .. } => debug_assert!(false, "handled above"),
+            InFlight::MoveRead(_) => debug_assert!(false, "handled above"),
         }
     }
 

@@ -196,6 +196,19 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         Shape::value(length).part(part, self.part_blocks, 192).span as u32
     }
 
+    /// Where in its extent a record ends, at the latest: a header is never longer than a sector.
+    pub(super) fn end_at_most(&self, id: EntryId, part: u32, offset: usize, extent_bytes: usize) -> usize {
+        let view = self.catalog.view(id);
+        let body_length = match (view.manifest, self.manifests.meta(id)) {
+            (true, Some(meta)) => meta.body.length,
+            (true, None) => return extent_bytes,
+            (false, _) => view.length,
+        };
+        let shape = Shape { length: view.length, body_length };
+        let longest = shape.part(part, self.part_blocks, SECTOR_BYTES).span;
+        (offset + longest).next_multiple_of(SECTOR_BYTES).min(extent_bytes)
+    }
+
     /// A placed record will not be.
     pub(super) fn give_up_place(&mut self, place: Place) {
         self.extent_mut(place.extent).pending -= 1;

@@ -16,7 +16,6 @@ use super::*;
 use crate::store::durability::{Need, Then};
 use crate::store::format::{PACK_ALIGN, Record};
 use crate::store::journal::Entry;
-use crate::store::scrub::end_at_most;
 
 /// Share of the stored bytes that counts as cold when room is short, in 1/256; the steps are tried in turn.
 ///
@@ -50,6 +49,18 @@ pub(super) struct Batch {
 
 /// A record to move: entry, digest, part and where it is.
 pub(super) type Keep = (EntryId, Digest, u32, Place);
+
+/// A stretch of an extent on its way here, for the records in it that are to move.
+pub(super) struct MoveRead {
+    batch: BatchId,
+    device: usize,
+    extent: u32,
+    /// Of the stretch, in the extent.
+    start: usize,
+    records: Vec<Keep>,
+    /// It is a part of a stretch that could not be read.
+    again: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BatchId(pub u64);
@@ -271,28 +282,29 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn start_batch(&mut self, device: usize, extents: Vec<u32>, keep: Vec<(EntryId, u32)>) {
         let id = BatchId(self.fresh_id());
-        let mut by_extent: BTreeMap<u32, Vec<(EntryId, u32, Place)>> = BTreeMap::new();
+        let mut by_extent: BTreeMap<u32, Vec<Keep>> = BTreeMap::new();
         for (entry, part) in keep {
             // It may have gone with a part in another extent of the batch.
             if self.catalog.is_live(entry)
                 && let Some(place) = self.catalog.places(entry).get(part as usize)
             {
-                by_extent.entry(place.extent).or_default().push((entry, part, *place));
+                let digest = self.catalog.view(entry).digest;
+                by_extent.entry(place.extent).or_default().push((entry, digest, part, *place));
             }
         }
-        let outstanding = by_extent.len() as u32;
         let batch = Batch {
             device,
             opened: 0,
             extents,
-            outstanding,
+            outstanding: 0,
             targets: Vec::new(),
             stuck: Vec::new(),
             moved: Vec::new(),
         };
         self.reclaim.batches.insert(id, batch);
         for (extent, records) in by_extent {
-            self.read_for_move(id, device, extent, records);
+            let local = extent - self.devices[device].base;
+            self.read_for_move(id, (device, local), records, false);
         }
         self.batch_step(id);
     }
@@ -301,51 +313,81 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     fn read_for_move(
         &mut self,
         batch: BatchId,
-        device: usize,
-        extent: u32,
-        records: Vec<(EntryId, u32, Place)>,
+        (device, extent): (usize, u32),
+        records: Vec<Keep>,
+        again: bool,
     ) {
         let target = &self.devices[device];
-        let local = extent - target.base;
-        let first = records.iter().map(|(_, _, place)| place.offset as usize).min().unwrap_or(0);
-        let end = records.iter().map(|(id, _, place)| {
-            end_at_most(&self.catalog.view(*id), place.offset, target.extent_bytes, self.part_blocks)
-        });
-        let end = end.max().unwrap_or(0);
+        let first = records.iter().map(|(.., place)| place.offset as usize).min().unwrap_or(0);
+        let end_of = |(id, _, part, place): &Keep| {
+            self.end_at_most(*id, *part, place.offset as usize, target.extent_bytes)
+        };
+        let end = records.iter().map(end_of).max().unwrap_or(0);
         let start = first - first % SECTOR_BYTES;
-        let offset = target.offset(local, start);
-        self.devices[device].extents[local as usize].busy += 1;
-        let records =
-            records.into_iter().map(|(id, part, place)| (id, self.catalog.view(id).digest, part, place));
-        let what = InFlight::MoveRead { device, extent: local, batch, start, records: records.collect() };
-        self.issue(device, Op::Read { offset, length: end - start }, what);
+        let offset = target.offset(extent, start);
+        self.devices[device].extents[extent as usize].busy += 1;
+        if let Some(batch) = self.reclaim.batches.get_mut(&batch) {
+            batch.outstanding += 1;
+        }
+        let read = MoveRead { batch, device, extent, start, records, again };
+        self.issue(device, Op::Read { offset, length: end - start }, InFlight::MoveRead(read));
+    }
+
+    pub(super) fn move_read_ended(&mut self, read: MoveRead, result: Result<Done, IoError>) {
+        let MoveRead { batch, device, extent, .. } = read;
+        self.devices[device].extents[extent as usize].busy -= 1;
+        match result {
+            Ok(Done::Read(bytes)) if !self.devices[device].failed => self.move_records(read, &bytes),
+            Err(error) if error.lasts() => self.move_unreadable(read, error),
+            // Another attempt may do better.
+            Ok(_) | Err(_) if read.records.iter().any(|record| self.is_there_yet(record)) => {
+                self.stick(batch, extent);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if let Some(batch) = self.reclaim.batches.get_mut(&batch) {
+            batch.outstanding -= 1;
+        }
+        self.batch_step(batch);
+    }
+
+    /// Whether a record still lives in its place.
+    fn is_there_yet(&self, (entry, digest, part, place): &Keep) -> bool {
+        self.catalog.find(digest) == Some(*entry)
+            && self.catalog.places(*entry).get(*part as usize) == Some(place)
+    }
+
+    /// The bytes are not coming: reads both halves of the records by themselves, so that in the end only those are lost that cannot
+    /// be read alone.
+    fn move_unreadable(&mut self, read: MoveRead, error: IoError) {
+        let MoveRead { batch, device, extent, mut records, again, .. } = read;
+        self.counters.read_errors += 1;
+        // Bad places lie together: many of one extent are no more than one.
+        if !again {
+            self.read_failed(device, error);
+        }
+        let was_alone = records.len() == 1;
+        records.retain(|record| self.is_there_yet(record));
+        if was_alone {
+            return records.into_iter().for_each(|(entry, ..)| self.lose(entry));
+        }
+        records.sort_unstable_by_key(|(.., place)| place.offset);
+        let behind = records.split_off(records.len() / 2);
+        for half in [records, behind].into_iter().filter(|half| !half.is_empty()) {
+            self.read_for_move(batch, (device, extent), half, true);
+        }
     }
 
     /// The bytes are there: write each record that still lives to an extent of survivors.
-    pub(super) fn move_read_ended(
-        &mut self,
-        batch: BatchId,
-        (device, local): (usize, u32),
-        start: usize,
-        records: Vec<Keep>,
-        result: Result<Done, IoError>,
-    ) {
-        self.devices[device].extents[local as usize].busy -= 1;
-        let bytes = match result {
-            Ok(Done::Read(bytes)) if !self.devices[device].failed => Some(bytes),
-            Ok(_) | Err(_) => None,
-        };
+    fn move_records(&mut self, read: MoveRead, bytes: &std::sync::Arc<[u8]>) {
+        let MoveRead { batch, device, extent, start, records, .. } = read;
+        self.devices[device].unreadable_in_a_row = 0;
         let mut run = Run::default();
-        for (entry, digest, part, from) in records {
-            let lives = self.catalog.find(&digest) == Some(entry)
-                && self.catalog.places(entry).get(part as usize) == Some(&from);
-            if !lives || planted::now_and_then(Bug::LiveRecordNotMoved, 4) {
+        for keep in records {
+            if !self.is_there_yet(&keep) || planted::now_and_then(Bug::LiveRecordNotMoved, 4) {
                 continue;
             }
-            let Some(bytes) = &bytes else {
-                self.stick(batch, local);
-                continue;
-            };
+            let (entry, digest, _, from) = keep;
             let at = from.offset as usize - start;
             let record = Record::decode(&bytes[at..], &self.secrets, self.part_blocks)
                 .filter(|record| record.digest == digest);
@@ -356,16 +398,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             };
             // Had too little been read, that would be no fault of the record's.
             let whole = at + record.span <= bytes.len();
-            let keep = (entry, digest, part, from);
             if !whole || !self.add_to_run(&mut run, batch, device, record, bytes, at, keep) {
-                self.stick(batch, local);
+                self.stick(batch, extent);
             }
         }
         self.end_run(&mut run, batch, device);
-        if let Some(batch) = self.reclaim.batches.get_mut(&batch) {
-            batch.outstanding -= 1;
-        }
-        self.batch_step(batch);
     }
 
     /// Finds the record a new place behind the run's others. False when there is none.

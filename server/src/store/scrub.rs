@@ -77,15 +77,6 @@ fn name(record: Record) -> RecordName {
     RecordName { namespace: record.namespace.into_vec(), key: record.key.into_vec() }
 }
 
-/// What is known of one record's reach: one that is not known to end earlier ends with its extent.
-pub(super) fn end_at_most(view: &View, offset: u32, extent_bytes: usize, part_blocks: u32) -> usize {
-    if view.manifest || view.striped {
-        return extent_bytes;
-    }
-    let longest = Shape::value(view.length).part(0, part_blocks, SECTOR_BYTES).span;
-    (offset as usize + longest).next_multiple_of(SECTOR_BYTES).min(extent_bytes)
-}
-
 impl ExtentPlan {
     pub fn records(&self) -> usize {
         self.records.len()
@@ -237,7 +228,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             let view = self.catalog.view(id);
             let place = self.catalog.places(id)[part as usize];
             let Place { offset, .. } = place;
-            end = end.max(end_at_most(&view, offset, target.extent_bytes, self.part_blocks));
+            end = end.max(self.end_at_most(id, part, offset as usize, target.extent_bytes));
             let (digest, checksum) = (view.digest, view.checksum);
             records.push(Expected { id, digest, checksum, extent_seq, offset, part });
         }
