@@ -691,12 +691,10 @@ impl Device {
         (self.extents.len() / 64).clamp(1, BATCH_MAX)
     }
 
-    /// Extents that only wait for a reader, a discard, or the flush that lets them be sealed.
+    /// Extents that only wait for a discard, or the flush that lets them be sealed. Those that wait for a reader do not count: he may
+    /// take as long as he likes.
     fn room_on_its_way(&self) -> bool {
         !self.failed
-            && (self.discards_in_flight > 0
-                || !self.discards.is_empty()
-                || !self.unsealed.is_empty()
-                || self.extents.iter().any(|extent| extent.freed))
+            && (self.discards_in_flight > 0 || !self.discards.is_empty() || !self.unsealed.is_empty())
     }
 }
