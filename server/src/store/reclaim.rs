@@ -382,15 +382,21 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     fn move_records(&mut self, read: MoveRead, bytes: &std::sync::Arc<[u8]>) {
         let MoveRead { batch, device, extent, start, records, .. } = read;
         self.devices[device].unreadable_in_a_row = 0;
+        let extent_seq = self.devices[device].extents[extent as usize].seq;
         let mut run = Run::default();
         for keep in records {
             if !self.is_there_yet(&keep) || planted::now_and_then(Bug::LiveRecordNotMoved, 4) {
                 continue;
             }
-            let (entry, digest, _, from) = keep;
+            let (entry, digest, part, from) = keep;
             let at = from.offset as usize - start;
-            let record = Record::decode(&bytes[at..], &self.secrets, self.part_blocks)
-                .filter(|record| record.digest == digest);
+            let expected = (extent_seq, from.offset, part, digest, self.catalog.view(entry).checksum);
+            // Its blocks are not looked at: an extent's bytes take too long under the store's lock. They keep their checksums, so
+            // that what is wrong with them is found by whoever reads them next.
+            let record = Record::decode(&bytes[at..], &self.secrets, self.part_blocks).filter(|record| {
+                let Record { extent_seq, offset, part, digest, checksum, .. } = *record;
+                (extent_seq, offset, part, digest, checksum) == expected
+            });
             let Some(record) = record else {
                 self.counters.corrupt += 1;
                 self.lose(entry);

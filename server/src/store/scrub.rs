@@ -1,7 +1,8 @@
 //! Rereading what is stored, an extent at a time, so that damage is found before a reader meets it.
 //!
 //! A plan names the bytes of one extent and what lives in them; whoever runs it reads and verifies outside the store's lock. The
-//! extent is pinned meanwhile. A record that moves during a pass may be passed over: it is verified when it is moved.
+//! extent is pinned meanwhile. A record that moves during a pass may be passed over: when it is moved only its header is looked at, and
+//! its blocks, with the checksums they had, wait for a reader or the next pass.
 //! What does not hold is lost, with the manifests that name it, and counted.
 
 use super::*;
