@@ -40,6 +40,8 @@ pub struct Config {
     pub lease_ms_default: u64,
     pub lease_ms_max: u64,
     pub leases_per_client_max: u32,
+    /// Of all clients together. A lease takes about 140 bytes of memory.
+    pub leases_max: usize,
     pub allocations_max: usize,
     pub values_max: usize,
     /// Bytes of values by namespace; others are unlimited.
@@ -60,6 +62,7 @@ impl Default for Config {
             lease_ms_default: 10_000,
             lease_ms_max: 60_000,
             leases_per_client_max: 1 << 20,
+            leases_max: 1 << 22,
             allocations_max: 4096,
             values_max: ENTRIES_MAX,
             quotas: HashMap::new(),

@@ -1,7 +1,7 @@
 //! Leases: who may count on which value staying, and until when.
 //!
 //! A lease belongs to one client and one entry; taking it again only moves its end. Each client holds at most
-//! `leases_per_client_max`. The owner of the entries tells when an entry is gone, so that no lease outlives it.
+//! `leases_per_client_max`, all of them at most `leases_max`: a peer chooses its client's number, and may choose many. The owner of the entries tells when an entry is gone, so that no lease outlives it.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,12 @@ pub struct Leases {
     by_client: Map<ClientId, u32>,
     ends: BTreeSet<(u64, EntryId, ClientId)>,
     per_client_max: u32,
+    max: usize,
 }
 
 impl Leases {
-    pub fn new(per_client_max: u32) -> Self {
-        Self { per_client_max, ..Self::default() }
+    pub fn new(per_client_max: u32, max: usize) -> Self {
+        Self { per_client_max, max, ..Self::default() }
     }
 
     /// Leases an entry until then, or longer when it is already.
@@ -35,14 +36,35 @@ impl Leases {
             }
             return Ok(());
         }
-        let held = self.by_client.entry(client).or_default();
-        if *held >= self.per_client_max {
+        let held = self.by_client.get(&client).copied().unwrap_or(0);
+        if held >= self.per_client_max || self.until.len() >= self.max {
             return Err(StoreError::TooMany { what: Limit::Leases });
         }
-        *held += 1;
+        self.by_client.insert(client, held + 1);
         self.until.insert((entry, client), until_ms);
         self.holders.entry(entry).or_default().push(client);
         self.ends.insert((until_ms, entry, client));
+        Ok(())
+    }
+
+    /// Leases all of these, or none that was not leased before: what is refused takes nobody's place.
+    pub fn take_all(
+        &mut self,
+        client: ClientId,
+        entries: impl Iterator<Item = EntryId>,
+        until_ms: u64,
+    ) -> Result<(), StoreError> {
+        let mut taken = Vec::new();
+        for entry in entries {
+            let before = self.until.len();
+            if let Err(error) = self.take(client, entry, until_ms) {
+                taken.into_iter().for_each(|entry| self.drop_one(until_ms, entry, client));
+                return Err(error);
+            }
+            if self.until.len() > before {
+                taken.push(entry);
+            }
+        }
         Ok(())
     }
 
@@ -110,7 +132,7 @@ mod tests {
 
     #[test]
     fn leases_end_are_counted_by_client_and_die_with_their_entry() {
-        let mut leases = Leases::new(2);
+        let mut leases = Leases::new(2, 100);
         let (a, b) = (ClientId(1), ClientId(2));
         leases.take(a, EntryId(1), 10).unwrap();
         leases.take(a, EntryId(2), 20).unwrap();
@@ -125,5 +147,23 @@ mod tests {
         assert_eq!((leases.len(), leases.next_end()), (0, None));
         leases.take(a, EntryId(3), 40).unwrap();
         leases.take(a, EntryId(4), 40).unwrap();
+    }
+
+    #[test]
+    fn all_clients_together_hold_no_more_than_the_store_allows() {
+        let mut leases = Leases::new(3, 4);
+        let refused = Err(StoreError::TooMany { what: Limit::Leases });
+        let entries = |range: std::ops::Range<u32>| range.map(EntryId);
+        leases.take_all(ClientId(1), entries(0..3), 10).unwrap();
+        assert_eq!(leases.take_all(ClientId(2), entries(0..2), 10), refused);
+        assert_eq!((leases.len(), leases.by_client.len()), (3, 1), "a refused client holds none");
+        leases.take(ClientId(2), EntryId(0), 20).unwrap();
+        assert_eq!(leases.take(ClientId(3), EntryId(0), 20), refused);
+        assert_eq!(leases.by_client.len(), 2, "nothing is remembered of whom was refused");
+        // What is leased already may be leased for longer.
+        leases.take_all(ClientId(1), entries(0..3), 30).unwrap();
+        leases.expire(20);
+        assert_eq!(leases.take_all(ClientId(3), [EntryId(5), EntryId(5)].into_iter(), 30), Ok(()));
+        assert_eq!(leases.len(), 4);
     }
 }

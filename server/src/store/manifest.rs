@@ -268,9 +268,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         if !checked.missing.is_empty() && !planted::is(Bug::MissingChunkPublished) {
             self.counters.manifests_incomplete += 1;
             let until_ms = self.now_ms + self.config.lease_ms(put.lease_ms);
-            for id in checked.entries {
-                self.leases.take(client, id, until_ms)?;
-            }
+            self.leases.take_all(client, checked.entries.into_iter(), until_ms)?;
             return Ok(Some(Outcome::ManifestIncomplete { missing: checked.missing }));
         }
         let lease_ms = self.lease_chunks(client, &checked.entries, put.lease_ms);
@@ -293,7 +291,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let lease_ms = self.config.lease_ms(lease_ms);
         let until_ms = self.now_ms + lease_ms;
         self.leases.expire(self.now_ms);
-        let leased = entries.iter().all(|id| self.leases.take(client, *id, until_ms).is_ok());
+        let leased = self.leases.take_all(client, entries.iter().copied(), until_ms).is_ok();
         self.counters.leases_refused += u64::from(!leased);
         if leased { lease_ms } else { 0 }
     }
@@ -626,10 +624,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let (info, chunks) = (meta.info(), meta.chunks.clone());
         let until_ms = self.now_ms + self.config.lease_ms(lease_ms);
         self.leases.expire(self.now_ms);
-        self.leases.take(client, id, until_ms)?;
-        for chunk in chunks.iter() {
-            self.leases.take(client, *chunk, until_ms)?;
-        }
+        self.leases.take_all(client, std::iter::once(id).chain(chunks.iter().copied()), until_ms)?;
         chunks.iter().for_each(|chunk| self.touch(*chunk));
         self.touch(id);
         let shape = Shape { length: self.catalog.view(id).length, body_length: info.length };

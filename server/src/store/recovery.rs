@@ -242,7 +242,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             recency: Recency::new(capacity),
             namespaces: Namespaces::default(),
             manifests: Manifests::default(),
-            leases: Leases::new(config.leases_per_client_max),
+            leases: Leases::new(config.leases_per_client_max, config.leases_max),
             pins: Map::default(),
             counters: Counters::default(),
             next_lsn: 0,

@@ -229,7 +229,7 @@ pub enum Limit {
 impl std::fmt::Display for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Limit::Leases => "leases of one client",
+            Limit::Leases => "leases",
             Limit::Allocations => "open allocations",
             Limit::Namespaces => "namespaces",
             Limit::Values => "values",
