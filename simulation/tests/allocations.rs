@@ -55,6 +55,7 @@ fn door() -> Arc<Door> {
         terms: terms.clone(),
         terms_here: terms,
         gate: SetupGate::new(limits::SETUP_CONNECTIONS_MAX),
+        #[cfg(target_os = "linux")]
         rdma: None,
         rdma_verify: Default::default(),
     })
