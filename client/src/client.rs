@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use memkv_transport::buf::{Buf, BufMut, BufPool};
-use memkv_wire::{Allocate, Commit, DeleteManifest, ListManifests, Lookup, Op, Ping, Stats};
+use memkv_wire::{Allocate, Commit, ListManifests, Lookup, Op, Ping, Stats};
 use memkv_wire::{Status, limits, op};
 
 use crate::batch::{Again, Each, Reached, groups, miss, outcome};
@@ -23,11 +23,12 @@ use crate::driver::{Event, Shared, run_all};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved, StorageError};
 use crate::operation::keys::{KeysOperation, KeysReplies, keys};
 use crate::operation::manifest::{
-    GetManifestReplies, Published, PutManifestReplies, Reference, StoredManifest, get_manifest, put_manifest,
+    Deleted, GetManifestReplies, Published, PutManifestReplies, Reference, StoredManifest, delete_manifest,
+    deleted, get_manifest, put_manifest,
 };
 use crate::operation::read::{Collected, ReadRange, ReadStatus, Slices, Value};
 use crate::operation::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
-use crate::operation::{check_key, check_name, single, with_response};
+use crate::operation::{check_key, single, with_response};
 use crate::reading::LengthHint;
 use crate::writing::SPLIT_SIZE_BYTES;
 
@@ -69,8 +70,8 @@ impl Drop for Inner {
 
 /// The buffers that [`Client::warm_up`] touches: those of whole frames.
 const WARM_SIZE_BYTES: usize = limits::PAYLOAD_SIZE_BYTES_MAX as usize;
-/// Attempts to publish a manifest while others publish later ones under the same name.
-const PUBLISH_ATTEMPTS_MAX: u32 = 4;
+/// Attempts to publish or delete a manifest while others publish later ones under the same name.
+const GENERATION_ATTEMPTS_MAX: u32 = 4;
 
 impl Client {
     /// Connects, and asks the server for a sign of life: an error here says why it cannot be used now. Must be called
@@ -463,7 +464,7 @@ impl Client {
         body: &[Buf],
     ) -> Result<Published, Error> {
         let mut stored = 0;
-        for _ in 0..PUBLISH_ATTEMPTS_MAX {
+        for _ in 0..GENERATION_ATTEMPTS_MAX {
             let generation = self.inner.next_generation(stored);
             match self.put_manifest(name, generation, references, body).await? {
                 Published::Stale { generation } => stored = generation,
@@ -489,12 +490,34 @@ impl Client {
         replies.finish()
     }
 
-    /// Removes a manifest, or with a generation that one and earlier ones; whether there was one.
+    /// Removes a manifest, or with a generation that one and earlier ones; whether there was one. With 0 it is whatever is
+    /// stored: a generation is chosen as [`Client::publish`] chooses one, so that an attempt that a lost connection left
+    /// behind on its way to the server cannot remove what this client publishes afterwards.
     pub async fn delete_manifest(&self, name: &[u8], generation: u64) -> Result<bool, Error> {
-        check_name(name)?;
-        let request = DeleteManifest { name, generation };
-        let deleted = self.single::<op::DeleteManifest, _>(self.options, request, |_| ()).await;
-        Ok(miss(deleted)?.is_some())
+        if generation != 0 {
+            return Ok(self.delete_generation(name, generation).await?.outcome()?);
+        }
+        let mut deleted = self.delete_generation(name, self.inner.next_generation(0)).await?;
+        for _ in 1..GENERATION_ATTEMPTS_MAX {
+            let Deleted::Stale { generation: stored, .. } = deleted else { break };
+            deleted = self.delete_generation(name, self.inner.next_generation(stored)).await?;
+        }
+        Ok(deleted.outcome()?)
+    }
+
+    async fn delete_generation(&self, name: &[u8], generation: u64) -> Result<Deleted, Error> {
+        let build = |m: &mut Message| delete_manifest(m, self.namespace(), name, generation);
+        let mut call = self.inner.shared.call(self.options, build)?;
+        let mut ended = None;
+        call.run(|event| {
+            ended = match event {
+                Event::Frame(frame) => Some(deleted(frame)?),
+                Event::Restarted => None,
+            };
+            Ok(())
+        })
+        .await?;
+        Ok(ended.ok_or(PeerMisbehaved::Results)??)
     }
 
     /// One page of the manifests whose names begin with `prefix`, in byte order, after `cursor`: the last name of the

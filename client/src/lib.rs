@@ -22,6 +22,8 @@ mod rdma;
 mod reading;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod uri;
 mod writing;
 

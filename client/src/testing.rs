@@ -1,4 +1,6 @@
-//! A server in the memory of a test: it answers whole messages, with no sockets and no storage.
+//! A server in the memory of a test: it answers whole messages, with no sockets and no storage. [`host`] puts one behind a socket.
+
+pub mod host;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -45,7 +47,7 @@ pub fn response(status: Status, retry_after_ms: u32, which: ResponseWhich<'_>) -
     control.control().to_vec()
 }
 
-fn only(status: Status, retry_after_ms: u32, which: ResponseWhich<'_>) -> Vec<TestFrame> {
+pub fn only(status: Status, retry_after_ms: u32, which: ResponseWhich<'_>) -> Vec<TestFrame> {
     vec![TestFrame { control: response(status, retry_after_ms, which), payload: None, last: true }]
 }
 

@@ -2,8 +2,8 @@
 
 use memkv_transport::buf::Buf;
 use memkv_wire::{
-    ChunkReference, GetManifest, List, ManifestRole, PutManifest, Request, RequestWhich, ResponseWhich,
-    Status, checksum, limits,
+    ChunkReference, DeleteManifest, GetManifest, List, ManifestRole, PutManifest, Request, RequestWhich,
+    ResponseWhich, Status, checksum, limits,
 };
 
 use super::read::Value;
@@ -304,4 +304,58 @@ impl GetManifestReplies {
         }
         Ok(Some(StoredManifest { generation: head.generation, body: self.body, lease_ms: head.lease_ms }))
     }
+}
+
+/// Fills a message that deletes a manifest: of this generation or an earlier one; 0: whichever is stored.
+pub fn delete_manifest(
+    message: &mut Message,
+    namespace: &[u8],
+    name: &[u8],
+    generation: u64,
+) -> Result<(), Error> {
+    check_name(name)?;
+    let which = RequestWhich::DeleteManifest(DeleteManifest { name, generation });
+    message.push(&Request { namespace, which })?;
+    Ok(())
+}
+
+/// What came of deleting a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Gone,
+    /// There was none of this name.
+    Absent,
+    /// A later one is stored, and was left.
+    Stale {
+        /// Its generation.
+        generation: u64,
+        /// What the server said.
+        refused: StorageError,
+    },
+}
+
+impl Deleted {
+    /// Whether there was a manifest to delete.
+    pub fn outcome(self) -> Result<bool, StorageError> {
+        match self {
+            Self::Gone => Ok(true),
+            Self::Absent => Ok(false),
+            Self::Stale { refused, .. } => Err(refused),
+        }
+    }
+}
+
+/// What the reply to a `DeleteManifest` says, in its only frame.
+pub fn deleted(frame: &Reply) -> Result<Result<Deleted, StorageError>, PeerMisbehaved> {
+    with_response(frame, |response| match (response.status, response.which) {
+        (Status::Ok, ResponseWhich::DeleteManifest(_)) => Ok(Ok(Deleted::Gone)),
+        (Status::Ok, _) => Err(PeerMisbehaved::WrongOperation),
+        (Status::NotFound, _) => Ok(Ok(Deleted::Absent)),
+        (Status::StaleGeneration, ResponseWhich::DeleteManifest(reply)) => {
+            Ok(Ok(Deleted::Stale { generation: reply.generation, refused: refusal(response) }))
+        }
+        //= MKV-STAT-1
+        _ => Ok(Err(refusal(response))),
+    })
 }
