@@ -199,7 +199,11 @@ impl Client {
                 }
                 statuses[index] = status;
             }
-            if refused.is_empty() || !retry.wait().await {
+            if refused.is_empty() {
+                break;
+            }
+            if !retry.wait().await {
+                give_up(&mut statuses, &refused);
                 break;
             }
             left = refused;
@@ -266,6 +270,16 @@ impl Client {
         }
         let memory = pool.try_take(size_bytes).ok()?.freeze();
         memory.place().is_some().then_some(memory)
+    }
+}
+
+/// Says of what was to be read once more, and there is no time left for, that it was not read: the bytes that came are forgotten.
+fn give_up(statuses: &mut [ReadStatus], refused: &[usize]) {
+    for &index in refused {
+        if let ReadStatus::Read { .. } = statuses[index] {
+            let detail = "no time was left to read a value of another length than expected".into();
+            statuses[index] = ReadStatus::Failed(StorageError { status: Status::Busy, detail });
+        }
     }
 }
 
