@@ -1,6 +1,6 @@
 //! `Exists` and `Delete`: lists of keys, and one answer for each.
 
-use memkv_wire::{Delete, Exists, List, Request, RequestWhich, ResponseWhich, Status};
+use memkv_wire::{Delete, Exists, List, Request, RequestWhich, ResponseWhich, Status, limits};
 
 use super::{
     CONTROL_FILL_SIZE_BYTES, FRAME_ITEMS_MAX, check_items, check_key, data_size_bytes, refusal, with_response,
@@ -94,6 +94,11 @@ impl KeysReplies<u64> {
             _ if response.status != Status::Ok => {
                 self.refused = Some(refusal(response));
                 Ok(())
+            }
+            ResponseWhich::Exists(reply)
+                if reply.lengths.iter().any(|length| length > limits::VALUE_SIZE_BYTES_MAX) =>
+            {
+                Err(PeerMisbehaved::Results)
             }
             ResponseWhich::Exists(reply) => self.add(reply.lengths.iter()),
             _ => Err(PeerMisbehaved::WrongOperation),

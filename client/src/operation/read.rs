@@ -294,7 +294,9 @@ impl ReadReplies {
         repeated: bool,
     ) -> Result<(), PeerMisbehaved> {
         let item = self.items.get_mut(index).ok_or(PeerMisbehaved::Results)?;
-        if item.result.is_some() && !repeated {
+        // By its length the rest of a value is asked for.
+        let too_long = status == Status::Ok && value_size_bytes > limits::VALUE_SIZE_BYTES_MAX;
+        if item.result.is_some() && !repeated || too_long {
             return Err(PeerMisbehaved::Results);
         }
         item.result = Some(ItemResult { status, value_size_bytes, checksum });

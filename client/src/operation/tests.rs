@@ -3,8 +3,8 @@
 
 use memkv_transport::buf::Buf;
 use memkv_wire::{
-    BatchReadReply, List, Piece, PieceWhich, PutManifestReply, ReadResult, ResponseWhich, WriteResult,
-    checksum, limits,
+    BatchReadReply, ExistsReply, List, Piece, PieceWhich, PutManifestReply, ReadReply, ReadResult,
+    ResponseWhich, WriteResult, checksum, limits,
 };
 use proptest::prelude::*;
 
@@ -329,6 +329,35 @@ fn every_item_is_answered_once() {
     let mut short = BatchWriteReplies::new(2);
     short.frame(&results(&[1])).expect("one of two");
     assert_eq!(short.finish(), Err(Error::Peer(PeerMisbehaved::Results)));
+}
+
+/// What a reply says of a length is what is asked for, and made room for, next.
+#[test]
+fn no_value_is_longer_than_values_may_be() {
+    let read_one = |length| {
+        let reply = ReadReply { length, checksum: None, pieces: List::from(&[][..]) };
+        let control = response(Status::Ok, 0, ResponseWhich::Read(reply));
+        let mut replies = ReadReplies::new(&[ReadRange::whole(b"key")]);
+        replies.frame(&Reply::new(control, None), &mut Collected::new(1))
+    };
+    let read_many = |length| {
+        let results = [ReadResult { index: 0, status: Status::Ok, length, checksum: None }];
+        let reply = BatchReadReply { results: List::from(&results[..]), pieces: List::from(&[][..]) };
+        let control = response(Status::Ok, 0, ResponseWhich::BatchRead(reply));
+        let mut replies = ReadReplies::new(&[ReadRange::whole(b"key")]);
+        replies.frame(&Reply::new(control, None), &mut Collected::new(1))
+    };
+    let exists = |length| {
+        let lengths = [length];
+        let reply = ExistsReply { lengths: List::from(&lengths[..]) };
+        let control = response(Status::Ok, 0, ResponseWhich::Exists(reply));
+        KeysReplies::<u64>::new(1).frame(&Reply::new(control, None))
+    };
+    for frame in [&read_one as &dyn Fn(u64) -> _, &read_many, &exists] {
+        assert_eq!(frame(1 << 30), Ok(()));
+        assert_eq!(frame((1 << 30) + 1), Err(PeerMisbehaved::Results));
+        assert_eq!(frame(1 << 60), Err(PeerMisbehaved::Results));
+    }
 }
 
 //= MKV-EX-1 test
