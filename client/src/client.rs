@@ -440,6 +440,16 @@ impl Client {
         references: &[Reference<'_>],
         body: &[Buf],
     ) -> Result<Published, Error> {
+        Ok(self.put_generation(name, generation, references, body).await?.outcome)
+    }
+
+    async fn put_generation(
+        &self,
+        name: &[u8],
+        generation: u64,
+        references: &[Reference<'_>],
+        body: &[Buf],
+    ) -> Result<Attempted<Published>, Error> {
         let mut replies = PutManifestReplies::new(references.len());
         let build = |m: &mut Message| put_manifest(m, self.namespace(), name, generation, references, body);
         let mut call = self.inner.shared.call(self.options, build)?;
@@ -451,12 +461,14 @@ impl Client {
             }
         })
         .await?;
-        replies.finish()
+        Ok(Attempted { repeated: call.was_repeated(), outcome: replies.finish()? })
     }
 
     /// Publishes a manifest over whatever is stored under its name: [`Client::put_manifest`] with a generation later than
     /// any before it, by the clock or by what the server says. An attempt that a lost connection left behind on its way to
-    /// the server is then refused as stale, and cannot undo what was published after it.
+    /// the server is then refused as stale, and cannot undo what was published after it. [`Published::Stale`] says that
+    /// others go on publishing later ones; or that the connection was lost and a later one is stored: then this one may have been
+    /// published before it, and is not published again.
     pub async fn publish(
         &self,
         name: &[u8],
@@ -466,8 +478,10 @@ impl Client {
         let mut stored = 0;
         for _ in 0..GENERATION_ATTEMPTS_MAX {
             let generation = self.inner.next_generation(stored);
-            match self.put_manifest(name, generation, references, body).await? {
-                Published::Stale { generation } => stored = generation,
+            let Attempted { repeated, outcome } =
+                self.put_generation(name, generation, references, body).await?;
+            match outcome {
+                Published::Stale { generation } if !repeated => stored = generation,
                 other => return Ok(other),
             }
         }
@@ -492,20 +506,23 @@ impl Client {
 
     /// Removes a manifest, or with a generation that one and earlier ones; whether there was one. With 0 it is whatever is
     /// stored: a generation is chosen as [`Client::publish`] chooses one, so that an attempt that a lost connection left
-    /// behind on its way to the server cannot remove what this client publishes afterwards.
+    /// behind on its way to the server cannot remove what this client publishes afterwards. When the connection was lost and a
+    /// later one is stored, the answer is `staleGeneration`: the one before it may be gone, and the later one is left.
     pub async fn delete_manifest(&self, name: &[u8], generation: u64) -> Result<bool, Error> {
         if generation != 0 {
-            return Ok(self.delete_generation(name, generation).await?.outcome()?);
+            return Ok(self.delete_generation(name, generation).await?.outcome.existed()?);
         }
         let mut deleted = self.delete_generation(name, self.inner.next_generation(0)).await?;
         for _ in 1..GENERATION_ATTEMPTS_MAX {
-            let Deleted::Stale { generation: stored, .. } = deleted else { break };
-            deleted = self.delete_generation(name, self.inner.next_generation(stored)).await?;
+            let Attempted { repeated: false, outcome: Deleted::Stale { generation, .. } } = deleted else {
+                break;
+            };
+            deleted = self.delete_generation(name, self.inner.next_generation(generation)).await?;
         }
-        Ok(deleted.outcome()?)
+        Ok(deleted.outcome.existed()?)
     }
 
-    async fn delete_generation(&self, name: &[u8], generation: u64) -> Result<Deleted, Error> {
+    async fn delete_generation(&self, name: &[u8], generation: u64) -> Result<Attempted<Deleted>, Error> {
         let build = |m: &mut Message| delete_manifest(m, self.namespace(), name, generation);
         let mut call = self.inner.shared.call(self.options, build)?;
         let mut ended = None;
@@ -517,7 +534,7 @@ impl Client {
             Ok(())
         })
         .await?;
-        Ok(ended.ok_or(PeerMisbehaved::Results)??)
+        Ok(Attempted { repeated: call.was_repeated(), outcome: ended.ok_or(PeerMisbehaved::Results)?? })
     }
 
     /// One page of the manifests whose names begin with `prefix`, in byte order, after `cursor`: the last name of the
@@ -592,6 +609,13 @@ impl Client {
     pub(crate) fn length_hint(&self) -> &LengthHint {
         &self.inner.length_hint
     }
+}
+
+/// What came of a change of a manifest.
+struct Attempted<T> {
+    /// The message was sent again after an attempt that the server may have carried out.
+    repeated: bool,
+    outcome: T,
 }
 
 /// What [`Client::lookup`] found.

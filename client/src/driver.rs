@@ -161,7 +161,7 @@ impl Shared {
         let mut message = self.lock().core.message();
         build(&mut message)?;
         let id = self.with(|core, now_ms| core.submit(now_ms, message, options));
-        Ok(PendingCall { shared: self, id: Some(id) })
+        Ok(PendingCall { shared: self, id: Some(id), repeated: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -490,9 +490,15 @@ pub(crate) enum Event<'a> {
 pub(crate) struct PendingCall<'s> {
     shared: &'s Arc<Shared>,
     id: Option<CallId>,
+    repeated: bool,
 }
 
 impl PendingCall<'_> {
+    /// Whether the message was sent again after an attempt that the server may have carried out; known for certain at the end.
+    pub fn was_repeated(&self) -> bool {
+        self.repeated
+    }
+
     /// Hands every frame of the reply to `see`, to the last one.
     pub async fn run(
         &mut self,
@@ -541,7 +547,7 @@ pub(crate) async fn run_all(
 /// What happens next to any of these calls; takes back the frame handed out before.
 async fn next(
     shared: &Arc<Shared>,
-    calls: &[PendingCall<'_>],
+    calls: &mut [PendingCall<'_>],
     mut spent: Option<Reply>,
 ) -> (usize, CallId, Progress) {
     std::future::poll_fn(|context| {
@@ -549,7 +555,9 @@ async fn next(
         if let Some(reply) = spent.take() {
             state.core.give_back(reply);
         }
-        for (place, id) in calls.iter().enumerate().filter_map(|(place, call)| Some((place, call.id?))) {
+        for (place, call) in calls.iter_mut().enumerate() {
+            let Some(id) = call.id else { continue };
+            call.repeated = state.core.was_repeated(id);
             if let Some(progress) = state.core.progress(id) {
                 return Poll::Ready((place, id, progress));
             }

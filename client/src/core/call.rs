@@ -278,6 +278,8 @@ pub(super) struct Call {
     pub refusals: u32,
     /// Attempts that a lost connection ended.
     pub losses: u32,
+    /// One of them was sent whole: the server may have carried it out.
+    pub repeated: bool,
 }
 
 impl Call {
@@ -296,6 +298,7 @@ impl Call {
             verdict: Verdict::Done,
             refusals: 0,
             losses: 0,
+            repeated: false,
         }
     }
 

@@ -341,6 +341,7 @@ impl Core {
                 self.free_call(id);
             } else if again && call.losses < self.settings.call_retries_max {
                 call.losses += 1;
+                call.repeated |= outstanding.sent_whole();
                 call.restart();
                 self.counters.retries += 1;
                 self.queue(id);

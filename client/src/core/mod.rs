@@ -198,6 +198,12 @@ impl Core {
         }
     }
 
+    /// Whether a call was sent again after an attempt that the server may have carried out: what it answers may be the
+    /// consequence of that.
+    pub fn was_repeated(&mut self, id: CallId) -> bool {
+        self.call_mut(id).is_some_and(|call| call.repeated)
+    }
+
     /// Takes a frame back that its owner is done with, for its memory.
     pub fn give_back(&mut self, mut reply: Reply) {
         reply.clear();

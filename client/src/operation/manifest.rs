@@ -337,7 +337,7 @@ pub enum Deleted {
 
 impl Deleted {
     /// Whether there was a manifest to delete.
-    pub fn outcome(self) -> Result<bool, StorageError> {
+    pub fn existed(self) -> Result<bool, StorageError> {
         match self {
             Self::Gone => Ok(true),
             Self::Absent => Ok(false),
