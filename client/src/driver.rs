@@ -337,11 +337,12 @@ impl Shared {
 
 async fn run_timer(shared: Arc<Shared>) {
     loop {
-        let due_ms = shared.with(|core, now_ms| {
-            core.tick(now_ms);
-            core.deadline_ms()
+        // Noted under the lock that ticks: whoever comes after it with an earlier deadline has to see this one, or tells nobody.
+        let due_ms = shared.with_state(|state, now_ms| {
+            state.core.tick(now_ms);
+            state.timer_ms = state.core.deadline_ms();
+            state.timer_ms
         });
-        shared.lock().timer_ms = due_ms;
         let due = Duration::from_millis(due_ms.saturating_sub(shared.now_ms()));
         if due_ms == u64::MAX {
             shared.timer.notified().await;
