@@ -225,7 +225,12 @@ impl Shared {
     #[cfg(target_os = "linux")]
     async fn connect_rdma(&self, place: u16) -> Result<(Connected, ServerInfo), ConnectionError> {
         let pools = (&self.send_pool, &self.pool);
-        let asked = self.rdma.connect(&self.config, &self.terms, pools, place).await?;
+        let asking = self.rdma.connect(&self.config, &self.terms, pools, place);
+        let asked = match self.config.transport {
+            // There is nothing to go on with.
+            Transport::Rdma => asking.await?,
+            Transport::Auto | Transport::Tcp | Transport::Local => self.within(RDMA_SHARE, asking).await?,
+        };
         let Asked { reader, writer, server, sharing } = asked;
         if server.queue_pair.is_none() && self.config.transport == Transport::Auto {
             self.rdma.avoid(self.now_ms(), &ConnectionError::NoRdma);
@@ -273,7 +278,19 @@ impl Shared {
 
     async fn connect_local(&self, path: &str, server_id: [u8; 16]) -> Result<Connected, ConnectionError> {
         let pools = (&self.send_pool, &self.pool);
-        local::connect(&self.config, &self.terms, pools, (path, server_id)).await
+        let connecting = local::connect(&self.config, &self.terms, pools, (path, server_id));
+        self.within(LOCAL_SHARE, connecting).await
+    }
+
+    /// A way to the server that there is another one beside: it gets a share of the time for set-up, so that one that says nothing leaves time
+    /// for the other, and is remembered.
+    async fn within<T>(
+        &self,
+        share: u64,
+        way: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
+        let time = Duration::from_millis(self.config.settings.setup_timeout_ms / share);
+        tokio::time::timeout(time, way).await.unwrap_or(Err(ConnectionError::SetupTimeout))
     }
 
     /// Whether to look again for the answer on a connection, rather than sleep until it comes.
@@ -475,6 +492,12 @@ async fn run_writer(shared: &Arc<Shared>, id: ConnectionId, mut writer: Writer) 
         state.spins[usize::from(id.slot())].begin(Instant::now());
     }
 }
+
+/// A third of the time for set-up: a local socket is quick, or nobody is there.
+const LOCAL_SHARE: u64 = 3;
+/// A half of it: a queue pair whose packets get lost says so within a second.
+#[cfg(target_os = "linux")]
+const RDMA_SHARE: u64 = 2;
 
 /// What is handed to the socket before newer, perhaps more urgent, requests are looked at.
 const QUEUED_SIZE_BYTES_MAX: usize = 512 * 1024;

@@ -32,7 +32,15 @@ const FIRST_REQUEST_MAX: Duration = Duration::from_secs(3);
 
 /// What a client knows of RDMA on its host.
 #[derive(Debug, Default)]
-pub(crate) struct Rdma(Mutex<State>);
+pub(crate) struct Rdma(Arc<Known>);
+
+/// Devices are opened by a thread that whoever waits for it may give up, so that it shares what it found.
+#[derive(Debug, Default)]
+struct Known {
+    state: Mutex<State>,
+    /// Held while devices are opened.
+    opening: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -122,31 +130,48 @@ impl Rdma {
         (send, receive): (&BufPool, &BufPool),
         place: u16,
     ) -> Result<Opened, ConnectionError> {
-        let known = self.lock().devices.clone();
-        let devices = if known.is_empty() {
+        let opened = self.lock().devices.clone();
+        let devices = if opened.is_empty() {
             let (names, size_bytes) = (config.rdma_devices.clone(), config.rdma_size_bytes);
             let pools = (send.clone(), receive.clone());
             // As a server chooses its own.
             let (gid_type, subnet) = (config.rdma_gid_type, config.rdma_subnet);
             let selection = Selection { gid_type, subnet, ..Selection::default() };
-            let opened =
-                tokio::task::spawn_blocking(move || open(&names, &selection, &pools, size_bytes)).await;
+            let known = Arc::clone(&self.0);
+            let opening = move || known.devices(|| open(&names, &selection, &pools, size_bytes));
+            let opened = tokio::task::spawn_blocking(opening).await;
             let opened = opened.map_err(|_| ConnectionError::Local)?;
-            let opened = opened.map_err(|error| no_device(&error, &config.rdma_devices))?;
-            let mut state = self.lock();
-            if state.devices.is_empty() {
-                state.devices = opened;
-            }
-            state.devices.clone()
+            opened.map_err(|error| no_device(&error, &config.rdma_devices))?
         } else {
-            known
+            opened
         };
         let turn = usize::from(place) % devices.len().max(1);
         devices.get(turn).cloned().ok_or(ConnectionError::NoRdma)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
+    }
+}
+
+impl Known {
+    /// The devices, opened by one caller; others wait for it.
+    fn devices(
+        &self,
+        open: impl FnOnce() -> Result<Vec<Opened>, RdmaError>,
+    ) -> Result<Vec<Opened>, RdmaError> {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = self.lock().devices.clone();
+        if !opened.is_empty() {
+            return Ok(opened);
+        }
+        let opened = open()?;
+        self.lock().devices.clone_from(&opened);
+        Ok(opened)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,7 @@ use memkv_wire::{DeleteManifestReply, PutManifestReply, RequestWhich, ResponseWh
 use crate::error::{Error, StorageError};
 use crate::testing::host::{Host, Step, with_request};
 use crate::testing::{FakeServer, only};
-use crate::{Client, Published};
+use crate::{Client, Published, Transport};
 
 /// What a script remembers between messages.
 type Kept<T> = Arc<Mutex<T>>;
@@ -33,6 +33,29 @@ async fn a_value_that_cannot_be_read_again_in_time_is_no_empty_one() {
     let read = client.get_many_expecting(&[b"key"], &[10]).await.expect("it listens");
     let value = read[0].as_ref().expect("there was time").as_ref().expect("it is stored");
     assert_eq!(value.to_vec(), vec![7; 100]);
+}
+
+/// The host says where its local socket is; whoever listens there accepts and says nothing.
+#[tokio::test]
+async fn a_local_socket_that_says_nothing_leaves_time_for_tcp() {
+    let path = std::env::temp_dir().join(format!("memkv-silent-{}.sock", std::process::id()));
+    let listener = memkv_transport::local::Listener::bind(&path, None).expect("a path of its own");
+    let accepting = tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok(socket) = listener.accept().await {
+            silent.push(socket);
+        }
+    });
+    let server = Mutex::new(FakeServer::new());
+    let host = Host::start(path.to_str().expect("plain letters"), move |message| {
+        Step::Answer(server.lock().expect("no panic").answer(message))
+    })
+    .await;
+    let mut config = host.config();
+    (config.transport, config.rdma, config.settings.setup_timeout_ms) = (Transport::Auto, false, 1_500);
+    let client = Client::connect(config).await.expect("it listens");
+    assert_eq!(client.counters().connections_lost, 0);
+    accepting.abort();
 }
 
 /// A host where another writer's later manifest is stored under every name: what it is asked to change is stale, until it is asked with a

@@ -12,7 +12,7 @@ pub struct Settings {
     pub requests_in_flight_max: u16,
     /// Requests whose frames take turns on one connection.
     pub requests_interleaved_max: u16,
-    /// How long a connection may take to be set up.
+    /// How long a connection may take to be set up. The driver gives a local socket, or RDMA that there is TCP beside, a share of it.
     pub setup_timeout_ms: u64,
     /// The first delay after a failure; it doubles with each further one.
     pub backoff_ms_min: u64,
