@@ -99,6 +99,25 @@ impl Malloced {
         Ok(Self { start, size_bytes, filled: 0 })
     }
 
+    /// So many zeros, to be written over. Memory that the system has not handed out yet costs no writing here.
+    pub fn zeroed(size_bytes: usize) -> Result<Self, Failure> {
+        // SAFETY: calloc has no preconditions.
+        let start = unsafe { libc::calloc(size_bytes.max(1), 1) };
+        let start = NonNull::new(start.cast()).ok_or(Failure::NoMemory)?;
+        Ok(Self { start, size_bytes, filled: size_bytes })
+    }
+
+    /// The bytes that are there.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the first `filled` bytes were written, or zeroed; the buffer is ours alone.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.filled) }
+    }
+
+    /// Forgets bytes from the end, until at most so many are left.
+    pub fn truncate(&mut self, size_bytes: usize) {
+        self.filled = self.filled.min(size_bytes);
+    }
+
     /// Adds bytes behind those that are there.
     ///
     /// # Panics
@@ -167,5 +186,12 @@ mod tests {
             assert!(Out::new(std::ptr::null_mut(), &mut len).is_err());
         }
         drop(Malloced::new(0).expect("memory"));
+        let mut zeros = Malloced::zeroed(3).expect("memory");
+        zeros.bytes_mut()[0] = 7;
+        zeros.truncate(2);
+        assert_eq!(zeros.bytes_mut(), [7, 0]);
+        zeros.push(&[1]);
+        assert_eq!(zeros.bytes_mut(), [7, 0, 1]);
+        drop(Malloced::zeroed(0).expect("memory"));
     }
 }

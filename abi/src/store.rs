@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memkv_client::blocking::Client;
-use memkv_client::{Buf, BufMut, Config, Error, Published, PutItem, Reference};
+use memkv_client::error::ApiMisuse;
+use memkv_client::{Buf, BufMut, Config, Error, Published, PutItem, Reference, Value};
 use memkv_wire::limits::{BATCH_ITEMS_MAX, PUT_MANIFEST_RETRIES_MAX, VALUE_SIZE_BYTES_MAX};
 use memkv_wire::manifest::{ManifestBlob, is_manifest};
 use memkv_wire::{Status, checksum};
@@ -48,6 +49,13 @@ const PREFETCH_TASKS_MAX: usize = 2;
 const WRITE_SIZE_BYTES_PER_S: usize = 10 << 20;
 /// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
 const RECEIVE_SIZE_BYTES_MAX: usize = 512 << 20;
+/// The part of it that a chunk may hold until it is whole. Larger ones are copied out as they come.
+const HELD_SHARE: usize = 16;
+/// Attempts to read a large chunk that turns out longer than it was.
+const LARGE_ATTEMPTS_MAX: u32 = 3;
+
+#[cfg(test)]
+mod tests;
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -56,6 +64,8 @@ pub(crate) struct Store {
     /// Held by whoever writes everything that is buffered.
     flushing: Mutex<()>,
     prefetch: Prefetch,
+    /// Held by whoever reads a large chunk: several at once could wait for memory that they have from each other.
+    reading_large: Mutex<()>,
     /// What the server has, and keeps for now.
     stored: Mutex<Remembered>,
 }
@@ -81,16 +91,22 @@ impl Store {
         let warm_size_bytes = config.warm_size_bytes;
         config.receive_size_bytes_max = RECEIVE_SIZE_BYTES_MAX;
         config.client_name = concat!("libkv_store_memkv ", env!("CARGO_PKG_VERSION")).to_owned();
-        let client = Client::connect_with(config, first)?;
+        let store = Self::connect(config, first)?;
         // What is shared with the server was made ready before it was registered.
-        if !client.client().shares_memory() {
-            warm_up(client.client().clone(), warm_size_bytes, first);
+        if !store.client.client().shares_memory() {
+            warm_up(store.client.client().clone(), warm_size_bytes, first);
         }
+        Ok(store)
+    }
+
+    fn connect(config: Config, first: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
+        let client = Client::connect_with(config, first)?;
         Ok(Self {
             client,
             buffer: Mutex::new(PutBuffer::new()),
             flushing: Mutex::new(()),
             prefetch: Prefetch::default(),
+            reading_large: Mutex::new(()),
             stored: Mutex::default(),
         })
     }
@@ -151,16 +167,52 @@ impl Store {
         if let Some(copy) = lock(&self.buffer).copy(&hash) {
             return copy;
         }
-        let value = match self.prefetch.take(&hash) {
-            Some(value) => value,
-            None => self.client.get(hash.as_bytes())?.ok_or(Failure::NotFound)?,
-        };
-        let mut copy = Malloced::new(value.size_bytes() as usize)?;
-        value.parts().for_each(|part| copy.push(part));
-        Ok(copy)
+        if let Some(value) = self.prefetch.take(&hash) {
+            return copy_of(&value);
+        }
+        let known = lock(&self.stored).stored.remembered(&hash);
+        if let Some(chunk) = known.filter(|chunk| chunk.size_bytes > self.held_size_bytes_max()) {
+            return self.get_large(&hash, chunk.size_bytes);
+        }
+        match self.client.get_within(hash.as_bytes(), self.held_size_bytes_max()) {
+            Err(Error::Misuse(ApiMisuse::BufferTooSmall { needed_bytes, .. })) => {
+                self.get_large(&hash, needed_bytes)
+            }
+            value => copy_of(&value?.ok_or(Failure::NotFound)?),
+        }
     }
 
-    /// Begins to read chunks together, for `get_chunk` to find or to wait for. Chunks that are not stored are no failure here.
+    fn receive_size_bytes_max(&self) -> usize {
+        self.client.client().receive_pool().budget_size_bytes()
+    }
+
+    /// The largest chunk that is held as it was received.
+    fn held_size_bytes_max(&self) -> u64 {
+        (self.receive_size_bytes_max() / HELD_SHARE) as u64
+    }
+
+    /// A chunk of this length, or thereabouts, into the engine's memory as it comes: received whole it could need more memory than
+    /// there is for all that is received.
+    fn get_large(&self, hash: &Hash, mut size_bytes: u64) -> Result<Malloced, Failure> {
+        let _reading = lock(&self.reading_large);
+        for _ in 0..LARGE_ATTEMPTS_MAX {
+            let mut chunk = Malloced::zeroed(size_bytes.min(VALUE_SIZE_BYTES_MAX) as usize)?;
+            match self.client.get_into(hash.as_bytes(), chunk.bytes_mut()) {
+                Err(Error::Misuse(ApiMisuse::BufferTooSmall { needed_bytes, .. })) => {
+                    size_bytes = needed_bytes
+                }
+                read => {
+                    chunk.truncate(read?.ok_or(Failure::NotFound)?);
+                    return Ok(chunk);
+                }
+            }
+        }
+        // One manifest or reply says so, the next one otherwise.
+        Err(Failure::Conflict)
+    }
+
+    /// Begins to read chunks together, for `get_chunk` to find or to wait for. Chunks that are not stored are no failure here;
+    /// large ones are left to `get_chunk`, which has the memory for them.
     pub fn prefetch_chunks(&self, hashes: &[u8], hash_size_bytes: usize) -> Result<(), Failure> {
         let mut wanted = Vec::new();
         {
@@ -173,7 +225,7 @@ impl Store {
             }
         }
         self.find_lengths(&mut wanted)?;
-        wanted.retain(|(_, size_bytes)| *size_bytes > 0);
+        wanted.retain(|(_, size_bytes)| (1..=self.held_size_bytes_max()).contains(size_bytes));
         let fetch = Arc::new(self.prefetch.begin(wanted));
         for _ in 0..fetch.len().min(PREFETCH_TASKS_MAX) {
             let (client, fetch) = (self.client.client().clone(), Arc::clone(&fetch));
@@ -322,8 +374,7 @@ impl Store {
     pub fn get_manifest(&self, name: &[u8]) -> Result<Malloced, Failure> {
         let sent = self.sending();
         let stored = self.client.get_manifest(name, 0)?.ok_or(Failure::NotFound)?;
-        let mut copy = Malloced::new(stored.body.size_bytes() as usize)?;
-        stored.body.parts().for_each(|part| copy.push(part));
+        let copy = copy_of(&stored.body)?;
         let mut parts = stored.body.parts();
         if let (Some(blob), None) = (parts.next(), parts.next()) {
             self.learn_chunks(blob, sent, stored.lease_ms);
@@ -468,6 +519,13 @@ impl Store {
         };
         bytes.chunks(checksum::BLOCK_SIZE_BYTES).map(copy).collect()
     }
+}
+
+/// A copy for the engine.
+fn copy_of(value: &Value) -> Result<Malloced, Failure> {
+    let mut copy = Malloced::new(value.size_bytes() as usize)?;
+    value.parts().for_each(|part| copy.push(part));
+    Ok(copy)
 }
 
 /// Makes memory ready for the first session, beside whatever the engine does after opening the store.

@@ -137,6 +137,11 @@ impl Client {
         self.wait(self.client.get(key))
     }
 
+    /// See [`crate::Client::get_within`].
+    pub fn get_within(&self, key: &[u8], size_bytes_max: u64) -> Result<Option<Value>, Error> {
+        self.wait(self.client.get_within(key, size_bytes_max))
+    }
+
     /// See [`crate::Client::get_range`].
     pub fn get_range(&self, range: ReadRange<'_>) -> Result<Option<Value>, Error> {
         self.wait(self.client.get_range(range))

@@ -122,6 +122,11 @@ impl Client {
         &self.inner.pool
     }
 
+    /// The pool of what is received: what [`Client::get`] hands out counts against its budget until it is dropped.
+    pub fn receive_pool(&self) -> &BufPool {
+        self.inner.shared.pool()
+    }
+
     /// Touches so much memory of each direction's buffers, so that the first save and the first restore of a process do not
     /// pay for page faults. Takes milliseconds: call it from a thread that has nothing better to do.
     pub fn warm_up(&self, size_bytes: usize) {
@@ -228,7 +233,20 @@ impl Client {
     /// A range of a value; `None` if it is not stored.
     pub async fn get_range(&self, range: ReadRange<'_>) -> Result<Option<Value>, Error> {
         let mut collected = Collected::new(1);
-        match self.read_one(range, &mut collected).await? {
+        match self.read_one(range, u64::MAX, &mut collected).await? {
+            None => Ok(None),
+            Some(_) => Ok(collected.values.pop().map(Value::sorted)),
+        }
+    }
+
+    /// As [`Client::get`], for whoever has other memory for long values: of one that is longer than `size_bytes_max` only the
+    /// beginning is read, and [`ApiMisuse::BufferTooSmall`] tells how long it is.
+    pub async fn get_within(&self, key: &[u8], size_bytes_max: u64) -> Result<Option<Value>, Error> {
+        let mut collected = Collected::new(1);
+        match self.read_one(ReadRange::whole(key), size_bytes_max, &mut collected).await? {
+            Some(Reached { value_size_bytes: needed_bytes, .. }) if needed_bytes > size_bytes_max => {
+                Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes: size_bytes_max }.into())
+            }
             None => Ok(None),
             Some(_) => Ok(collected.values.pop().map(Value::sorted)),
         }
@@ -242,7 +260,7 @@ impl Client {
         let range = ReadRange { key, offset: 0, length: buffer_bytes.clamp(1, limits::VALUE_SIZE_BYTES_MAX) };
         let mut spare = [0; 1];
         let buffer = if buffer.is_empty() { &mut spare[..] } else { buffer };
-        match self.read_one(range, &mut Slices { buffers: &mut [buffer] }).await? {
+        match self.read_one(range, u64::MAX, &mut Slices { buffers: &mut [buffer] }).await? {
             Some(Reached { value_size_bytes: needed_bytes, .. }) if needed_bytes > buffer_bytes => {
                 Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes }.into())
             }

@@ -54,10 +54,12 @@ impl LengthHint {
 }
 
 impl Client {
-    /// Reads a range; `None` for a miss. What is long is read in parts.
+    /// Reads a range; `None` for a miss. What is long is read in parts. Of a value that is longer than `value_size_bytes_max`
+    /// only the first part is.
     pub(crate) async fn read_one(
         &self,
         range: ReadRange<'_>,
+        value_size_bytes_max: u64,
         sink: &mut impl ResettableSink,
     ) -> Result<Option<Reached>, Error> {
         if (1..=PART_SIZE_BYTES).contains(&range.length) {
@@ -67,6 +69,9 @@ impl Client {
             let guessed = range.length == 0 && self.shared().shares();
             let first = ReadRange { length: if guessed { 0 } else { PART_SIZE_BYTES }, ..range };
             let Some(reached) = self.read_part(first, sink).await? else { return Ok(None) };
+            if reached.value_size_bytes > value_size_bytes_max {
+                return Ok(Some(reached));
+            }
             let asked = if range.length == 0 { u64::MAX } else { range.length };
             let end = range.offset.saturating_add(asked).min(reached.value_size_bytes);
             let begin = range.offset + reached.size_bytes;
