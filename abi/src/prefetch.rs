@@ -1,14 +1,15 @@
 //! Chunks that were asked for together and are taken one by one.
 //!
 //! They come in the background, in groups, while the first of them are taken: whoever wants one that is on its way waits for it,
-//! and not for the others. Owns at most [`PREFETCH_SIZE_BYTES_MAX`] bytes; the oldest go first when more come. A chunk is taken
+//! and not for the others. Owns at most [`PREFETCH_SIZE_BYTES_MAX`] bytes; the oldest go first when more come, or when too little of the memory for
+//! received bytes is free: a chunk holds the whole frame that it came in, together with others that were taken long ago. A chunk is taken
 //! once: engines restore each one once, and a second `get_chunk` asks the server. Invariant: a chunk is on its way only
 //! while a [`Fetch`] lists it, so that nobody waits for what nobody reads.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use memkv_client::Value;
+use memkv_client::{BufPool, Value};
 
 use crate::buffer::Hash;
 
@@ -17,13 +18,17 @@ pub(crate) const PREFETCH_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// Bytes that are asked for at a time: many enough that a request costs little beside them.
 const GROUP_SIZE_BYTES: u64 = 8 << 20;
 const GROUP_CHUNKS_MAX: usize = 512;
+/// The part of the memory for received bytes that is left to others.
+const FREE_SHARE: usize = 4;
 
 /// What is on its way, and what came. Clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Prefetch(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// What chunks are received in.
+    pool: BufPool,
     state: Mutex<State>,
     /// Something came, or will not.
     news: Condvar,
@@ -46,6 +51,18 @@ pub(crate) struct Fetch {
 }
 
 impl Prefetch {
+    /// Of chunks that are received into this pool.
+    pub fn new(pool: BufPool) -> Self {
+        Self(Arc::new(Shared { pool, state: Mutex::default(), news: Condvar::new() }))
+    }
+
+    /// Lets go of the oldest chunks where so much of the pool is not free without it: something else is to be received.
+    pub fn leave_free(&self, size_bytes: usize) {
+        if self.0.pool.available_size_bytes() < size_bytes {
+            self.lock().came.leave_free(&self.0.pool, size_bytes);
+        }
+    }
+
     /// Whether it came or is on its way.
     pub fn has(&self, hash: &Hash) -> bool {
         let state = self.lock();
@@ -133,6 +150,8 @@ impl Group<'_> {
         // Whoever read it twice has it already.
         if state.coming.remove(hash) {
             state.came.add(*hash, value);
+            let pool = &self.prefetch.0.pool;
+            state.came.leave_free(pool, pool.budget_size_bytes() / FREE_SHARE);
             self.prefetch.0.news.notify_all();
         }
     }
@@ -173,12 +192,19 @@ impl Prefetched {
         self.size_bytes += value.size_bytes();
         self.values.insert(hash, (self.added, value));
         self.order.push_back((self.added, hash));
-        while self.size_bytes > size_bytes_max {
-            let Some((added, oldest)) = self.order.pop_front() else { break };
-            if self.values.get(&oldest).is_some_and(|(own, _)| *own == added) {
-                self.take(&oldest);
-            }
-        }
+        while self.size_bytes > size_bytes_max && self.drop_oldest() {}
+    }
+
+    /// Others may hold what is not free, and then all goes for nothing: chunks can be read again, and who waits for memory cannot go on.
+    fn leave_free(&mut self, pool: &BufPool, size_bytes: usize) {
+        while pool.available_size_bytes() < size_bytes && self.drop_oldest() {}
+    }
+
+    /// False: there is none.
+    fn drop_oldest(&mut self) -> bool {
+        // The first in order is there, see `take`.
+        let oldest = self.order.front().map(|(_, hash)| *hash);
+        oldest.is_some_and(|hash| self.take(&hash).is_some())
     }
 
     fn take(&mut self, hash: &Hash) -> Option<Value> {
@@ -205,7 +231,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_gets_what_comes_or_is_told_that_nothing_will() {
-        let prefetch = Prefetch::default();
+        let prefetch = Prefetch::new(BufPool::new(0));
         let size_bytes = GROUP_SIZE_BYTES / 2;
         let fetch = prefetch.begin((0..5).chain(0..2).map(|seed| (hash(seed), size_bytes)));
         assert_eq!(fetch.len(), 3, "two chunks make a group, and none is read twice");
@@ -227,6 +253,25 @@ mod tests {
         assert!(!prefetch.has(&hash(0)) && prefetch.lock().coming.is_empty());
         let too_much = prefetch.begin((0..9).map(|seed| (hash(seed), PREFETCH_SIZE_BYTES_MAX / 4)));
         assert_eq!(too_much.len(), 4);
+    }
+
+    /// 64 KiB of each frame of 1 MiB are left, and frames go on to come.
+    #[test]
+    fn what_nobody_takes_leaves_memory_for_others() {
+        let pool = BufPool::new(16 << 20);
+        let prefetch = Prefetch::new(pool.clone());
+        for seed in 0..64 {
+            let frame = pool.try_take(1 << 20).expect("memory is left").freeze();
+            let fetch = prefetch.begin([(hash(seed), 64 << 10)]);
+            fetch.next().expect("a group").came(0, Value::from(frame.slice(0..64 << 10)));
+        }
+        assert_eq!(pool.available_size_bytes(), 4 << 20);
+        assert!(!prefetch.has(&hash(51)) && prefetch.has(&hash(52)), "the oldest went first");
+        prefetch.leave_free(8 << 20);
+        assert_eq!(pool.available_size_bytes(), 8 << 20);
+        assert!(!prefetch.has(&hash(55)) && prefetch.take(&hash(56)).is_some());
+        prefetch.leave_free(usize::MAX);
+        assert_eq!(pool.available_size_bytes(), 16 << 20);
     }
 
     fn value(size_bytes: usize) -> Value {

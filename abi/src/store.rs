@@ -47,10 +47,13 @@ const WARM_MIB_MAX: usize = RECEIVE_SIZE_BYTES_MAX >> 21;
 const PREFETCH_TASKS_MAX: usize = 2;
 /// A chunk that is written past the buffer may take a second for each so many bytes, beside what any call may take.
 const WRITE_SIZE_BYTES_PER_S: usize = 10 << 20;
-/// Received bytes that may wait for the engine: what is prefetched, and as much again for what surrounds it in its buffers.
+/// Received bytes that may wait for the engine: what is prefetched, what surrounds it in its buffers, and what else comes.
 const RECEIVE_SIZE_BYTES_MAX: usize = 512 << 20;
 /// The part of it that a chunk may hold until it is whole. Larger ones are copied out as they come.
 const HELD_SHARE: usize = 16;
+/// The parts of it that prefetched chunks leave to one that was not prefetched, and to a large one, which comes in waves of a quarter.
+const CHUNK_FREE_SHARE: usize = 4;
+const LARGE_FREE_SHARE: usize = 2;
 /// Attempts to read a large chunk that turns out longer than it was.
 const LARGE_ATTEMPTS_MAX: u32 = 3;
 
@@ -101,11 +104,12 @@ impl Store {
 
     fn connect(config: Config, first: impl FnOnce() + Send + 'static) -> Result<Self, Error> {
         let client = Client::connect_with(config, first)?;
+        let prefetch = Prefetch::new(client.client().receive_pool().clone());
         Ok(Self {
             client,
             buffer: Mutex::new(PutBuffer::new()),
             flushing: Mutex::new(()),
-            prefetch: Prefetch::default(),
+            prefetch,
             reading_large: Mutex::new(()),
             stored: Mutex::default(),
         })
@@ -170,6 +174,7 @@ impl Store {
         if let Some(value) = self.prefetch.take(&hash) {
             return copy_of(&value);
         }
+        self.prefetch.leave_free(self.receive_size_bytes_max() / CHUNK_FREE_SHARE);
         let known = lock(&self.stored).stored.remembered(&hash);
         if let Some(chunk) = known.filter(|chunk| chunk.size_bytes > self.held_size_bytes_max()) {
             return self.get_large(&hash, chunk.size_bytes);
@@ -195,6 +200,7 @@ impl Store {
     /// there is for all that is received.
     fn get_large(&self, hash: &Hash, mut size_bytes: u64) -> Result<Malloced, Failure> {
         let _reading = lock(&self.reading_large);
+        self.prefetch.leave_free(self.receive_size_bytes_max() / LARGE_FREE_SHARE);
         for _ in 0..LARGE_ATTEMPTS_MAX {
             let mut chunk = Malloced::zeroed(size_bytes.min(VALUE_SIZE_BYTES_MAX) as usize)?;
             match self.client.get_into(hash.as_bytes(), chunk.bytes_mut()) {

@@ -10,6 +10,7 @@ use server::Server;
 
 /// The smallest that a pool may be.
 const RECEIVE_SIZE_BYTES: usize = 16 << 20;
+const CHUNK_SIZE_BYTES: usize = 64 << 10;
 
 fn store(server: &Server) -> Store {
     let mut config = server.config("ns");
@@ -54,4 +55,23 @@ fn a_chunk_may_be_larger_than_all_that_is_received_at_a_time() {
     let known = stored::Chunk { size_bytes: chunk.len() as u64, checksum: None };
     store.learn(store.sending(), 60_000, [(hash(2), known)].into_iter());
     assert_eq!(store.get_chunk(hash(2)).map(|_| ()), Err(Failure::NotFound));
+}
+
+/// All that is received at a time holds a part of them, and they hold the whole of it.
+#[test]
+fn prefetched_chunks_that_nobody_takes_keep_no_others_from_coming() {
+    let test = "prefetched_chunks_that_nobody_takes_keep_no_others_from_coming";
+    let Some(server) = Server::start(test) else { return };
+    let store = store(&server);
+    let count = (2 * RECEIVE_SIZE_BYTES / CHUNK_SIZE_BYTES) as u32;
+    for seed in 0..=count {
+        store.put_chunk(hash(seed), &data(seed, CHUNK_SIZE_BYTES)).expect("memory");
+    }
+    flush(&store);
+    let hashes: Vec<u8> = (0..count).flat_map(u32::to_le_bytes).collect();
+    store.prefetch_chunks(&hashes, 4).expect("the server is up");
+    for seed in [count - 1, count] {
+        let mut chunk = store.get_chunk(hash(seed)).expect("stored");
+        assert!(chunk.bytes_mut() == data(seed, CHUNK_SIZE_BYTES));
+    }
 }
