@@ -2,7 +2,7 @@
 //!
 //! Owns their bytes, copied once into slabs of [`SLAB_SIZE_BYTES`] that come from the client's pool, so that their memory is
 //! warm from save to save and goes to the socket without another copy. Invariants: at most
-//! [`BUFFER_SIZE_BYTES_MAX`] bytes; a chunk leaves only when its owner says that the server has it; a slab is given back
+//! [`BUFFER_SIZE_BYTES_MAX`] bytes, in at most [`SLABS_MAX`] slabs; a chunk leaves only when its owner says that the server has it; a slab is given back
 //! with its last chunk.
 
 use std::collections::HashMap;
@@ -18,6 +18,8 @@ use crate::code::Failure;
 pub(crate) const BUFFER_SIZE_BYTES_MAX: usize = 64 << 20;
 /// A slab. Small enough that a chunk which lingers does not hold much memory, large enough for few writes.
 const SLAB_SIZE_BYTES: usize = 1 << 20;
+/// What is sent is not added to, so that each flush which fails leaves a slab that is not full.
+const SLABS_MAX: usize = 2 * BUFFER_SIZE_BYTES_MAX / SLAB_SIZE_BYTES;
 /// Bytes that are checksummed and then copied while the processor's cache has them.
 const STEP_SIZE_BYTES: usize = 16 << 10;
 /// A chunk's hash.
@@ -180,6 +182,7 @@ impl PutBuffer {
 
     pub fn has_room(&self, size_bytes: usize) -> bool {
         self.size_bytes + size_bytes <= BUFFER_SIZE_BYTES_MAX
+            && self.slabs.len() + size_bytes.div_ceil(SLAB_SIZE_BYTES) <= SLABS_MAX
     }
 
     pub fn len(&self) -> usize {
@@ -338,6 +341,21 @@ mod tests {
         let zeros = Hash::new(&[0; 64]).expect("the longest");
         assert_eq!(zeros.as_bytes(), [0; 64]);
         assert_ne!(zeros, Hash::new(&[0; 63]).expect("a shorter one"), "padding does not mix hashes up");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_pins_a_bounded_number_of_slabs() {
+        let pool = BufPool::new(32 << 20);
+        let mut buffer = PutBuffer::new();
+        let mut put = 0u8;
+        while put < u8::MAX && buffer.has_room(1) {
+            buffer.put(&pool, hash(put), &[put]).expect("memory");
+            assert!(buffer.ready(&hash(put)).is_some(), "for a flush that fails");
+            put += 1;
+        }
+        assert_eq!((usize::from(put), buffer.slabs.len()), (SLABS_MAX, SLABS_MAX));
+        buffer.remove(&hash(0));
+        assert!(buffer.has_room(SLAB_SIZE_BYTES) && !buffer.has_room(SLAB_SIZE_BYTES + 1));
     }
 
     proptest! {
