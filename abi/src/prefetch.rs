@@ -89,7 +89,8 @@ impl Prefetch {
         let (mut groups, mut total_bytes) = (VecDeque::new(), 0);
         let (mut group, mut group_bytes) = (Vec::new(), 0);
         for (hash, size_bytes) in wanted {
-            if total_bytes + size_bytes > PREFETCH_SIZE_BYTES_MAX {
+            // A length is what the server says.
+            if size_bytes.saturating_add(total_bytes) > PREFETCH_SIZE_BYTES_MAX {
                 break;
             }
             if state.came.contains(&hash) || !state.coming.insert(hash) {
@@ -253,6 +254,9 @@ mod tests {
         assert!(!prefetch.has(&hash(0)) && prefetch.lock().coming.is_empty());
         let too_much = prefetch.begin((0..9).map(|seed| (hash(seed), PREFETCH_SIZE_BYTES_MAX / 4)));
         assert_eq!(too_much.len(), 4);
+        drop(too_much);
+        let absurd = prefetch.begin([(hash(0), 1), (hash(1), u64::MAX)]);
+        assert_eq!(absurd.next().map(|group| group.wanted.len()), Some(1));
     }
 
     /// 64 KiB of each frame of 1 MiB are left, and frames go on to come.
