@@ -9,8 +9,9 @@
 //! before the request's last frame came in, so that a request id is never ambiguous.
 //!
 //! Bounds, per connection: requests in flight, bytes of keys and references kept for open requests, bytes of
-//! manifest bodies, bytes being written (the peer is not read from meanwhile), bytes read and not yet sent (no more
-//! is read from the devices meanwhile). What exceeds a bound is refused with `busy`, or makes the peer wait.
+//! manifest bodies, bytes being written (the peer is not read from meanwhile), bytes read and not yet sent, or landed in
+//! shared memory and not yet told of (no more is read from the devices meanwhile). What exceeds a bound is refused with
+//! `busy`, or makes the peer wait.
 //!
 //! Not checked here: MACs, and that the checksums handed in are those of the bytes.
 
@@ -82,7 +83,7 @@ pub struct ServiceLimits {
     pub kept_bytes_max: usize,
     /// Bytes of one connection on their way to the devices, before the peer is made to wait.
     pub writing_bytes_max: usize,
-    /// Bytes of one connection read from the devices and not yet sent.
+    /// Bytes of one connection read from the devices and not yet sent, or landed and not yet told of.
     pub window_bytes_max: usize,
     /// The same for the whole server; beyond it each connection has one block at a time.
     pub window_bytes_total_max: usize,

@@ -214,7 +214,7 @@ impl Shell {
         }
     }
 
-    /// Does the work, or has it done, and what follows from it.
+    /// Does the work, or has it done, and what follows from it: of a peer's reads no more than its window, until it was sent to.
     fn carry_out(&self, mut work: Work) {
         if !self.drives.at_once() {
             return work.into_iter().for_each(|job| self.queue.push(job));

@@ -250,6 +250,32 @@ async fn bytes_that_change_are_stored_as_verified_or_refused() {
     assert_eq!(reader.stat("checksum_failures").await, 0);
 }
 
+/// One message asks for gigabytes, and for all of them in the same place: the thread that serves it goes on serving the others.
+#[tokio::test]
+async fn a_read_of_much_into_shared_memory_leaves_the_others_their_turns() {
+    let (_keep, server) = begin().await;
+    let mut greedy = Client::connect_over(Wire::Local, &server.address, 1).await;
+    assert_eq!(greedy.write(b"big", &bytes(1, 8 * BLOCK)).await, Status::Ok);
+    // One for each thread, and so one for that of the greedy one.
+    let mut others = Vec::new();
+    for number in 0..std::thread::available_parallelism().unwrap().get() {
+        others.push(Client::connect(&server.address, 2 + number as u8).await);
+    }
+    let which = DestinationWhich::Region(region(1, READ_OFFSET));
+    let item = ReadItem { key: b"big", offset: 0, length: 0, destination: Destination { which } };
+    let items = [item; 3000];
+    let which = RequestWhich::BatchRead(BatchRead { items: List::from(&items) });
+    let request_id = greedy.next_id();
+    greedy.send(request_id, true, which, &[]).await;
+    assert!(!greedy.next().await.unwrap().last, "it has begun");
+    for other in &mut others {
+        let ping = RequestWhich::Ping(Ping::default());
+        assert_eq!(other.call(ping, &[]).await[0].status(), Status::Ok);
+        // That of the greedy one, which takes no more of its reply, and this one.
+        assert_eq!(other.stat("requests_open").await, 2, "answered before the large one has ended");
+    }
+}
+
 /// A client may use its memory again as soon as the server has closed its side: nothing that was asked for before is still on
 /// its way there.
 #[tokio::test]

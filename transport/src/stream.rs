@@ -118,6 +118,8 @@ pub struct Outgoing {
     pub payload: Vec<Buf>,
     /// Bytes that go beside it, one-sided. Who moves them, and when, is not the writer's business.
     pub beside: Vec<Beside>,
+    /// Bytes that it names and that the peer has in shared memory already: whoever counts payload counts them with it.
+    pub landed_size_bytes: usize,
 }
 
 /// Bytes that a frame names and does not carry: their MAC goes into its control message as it is sealed.
@@ -131,10 +133,11 @@ pub struct Beside {
 }
 
 impl Outgoing {
-    /// The bytes of its payload, and of those beside it.
+    /// The bytes of its payload, of those beside it, and of those that landed before it.
     pub fn payload_size_bytes(&self) -> usize {
         let carried = self.payload.iter().map(|part| part.len());
-        carried.chain(self.beside.iter().map(|beside| beside.bytes.len())).sum()
+        let beside = self.beside.iter().map(|beside| beside.bytes.len());
+        carried.chain(beside).sum::<usize>() + self.landed_size_bytes
     }
 
     fn size_bytes(&self) -> usize {
@@ -177,7 +180,7 @@ struct Queued {
 pub struct Written {
     pub frames: u64,
     pub control_size_bytes: usize,
-    /// With the bytes beside frames.
+    /// With the bytes beside frames, and those that landed before them.
     pub payload_size_bytes: usize,
 }
 
@@ -343,7 +346,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             if self.sealed_frames > 0 && self.sealed_size_bytes + queued.size_bytes > SEALED_SIZE_BYTES_MAX {
                 break;
             }
-            let Outgoing { request_id, last, control, payload, beside } = &mut queued.frame;
+            let Outgoing { request_id, last, control, payload, beside, .. } = &mut queued.frame;
             for Beside { mac_at, bytes, .. } in beside.drain(..) {
                 let mut hasher = self.sealer.bulk_key().begin_region();
                 hasher.update(&bytes);
@@ -376,6 +379,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             self.written.control_size_bytes += frame.control.control().len();
             self.written.payload_size_bytes += frame.payload_size_bytes() + beside_size_bytes;
             frame.payload.clear();
+            frame.landed_size_bytes = 0;
             if self.spare_size_bytes + frame.capacity_size_bytes() <= SPARE_SIZE_BYTES_MAX {
                 self.spare_size_bytes += frame.capacity_size_bytes();
                 self.spare.push(frame);

@@ -29,7 +29,7 @@ pub(super) struct Connection {
     pub kept_bytes: usize,
     /// On their way to the devices.
     pub writing_bytes: usize,
-    /// Being read, or read and not yet sent.
+    /// Being read, or read and not yet sent, or at their landing and not yet told of.
     pub window_bytes: usize,
     /// Control messages not yet sent.
     pub unsent_bytes: usize,

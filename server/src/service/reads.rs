@@ -133,6 +133,7 @@ pub(super) struct Reading {
     keys: Vec<u8>,
     namespace_bytes: usize,
     ready: VecDeque<(u32, ReadPiece)>,
+    /// Of these pieces, wherever they are: counted in the window.
     ready_bytes: usize,
     /// Items with a result.
     results: VecDeque<(u32, Status)>,
@@ -497,7 +498,8 @@ impl Service {
         };
         let verdict = result.as_ref().err().map_or(Verdict::Good, |error| error.verdict());
         let arrived = match &result {
-            Ok(outcome) => outcome.pieces.iter().map(|piece| piece.bytes.len()).sum(),
+            // Those at their landing too: what was done for a peer counts until it is told, or there would be no end to it.
+            Ok(outcome) => outcome.pieces.iter().map(|piece| piece.length).sum(),
             Err(_) => 0,
         };
         let alive = self.requests.get(flight.request).is_some();
@@ -541,10 +543,8 @@ impl Service {
                     block_checksums.extend(outcome.block_checksums.iter().flat_map(|checksum| checksum.0));
                 }
                 for piece in outcome.pieces {
-                    reading.ready_bytes += piece.bytes.len();
+                    reading.ready_bytes += piece.length;
                     self.counters.read_bytes += piece.length as u64;
-                    // What stays with the piece is counted when it is sent.
-                    self.counters.bytes_sent += (piece.length - piece.bytes.len()) as u64;
                     reading.ready.push_back((flight.item as u32, piece));
                 }
                 let more = item.next < item.end && !matches!(reading.kind, Kind::Manifest(_));
@@ -630,11 +630,12 @@ impl Service {
                 break;
             }
             bytes += piece.bytes.len();
+            buf.landed_size_bytes += piece.length - piece.bytes.len();
             if let Some(next) = reading.ready.pop_front() {
                 taken.push(next);
             }
         }
-        reading.ready_bytes -= bytes;
+        reading.ready_bytes -= bytes + buf.landed_size_bytes;
         let pieces: SmallVec<[Piece<'_>; 16]> = taken
             .iter()
             .map(|(index, piece)| Piece {

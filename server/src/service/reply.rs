@@ -36,6 +36,7 @@ impl Service {
         if self.spare.len() < SPARE_MAX {
             frame.payload.clear();
             frame.beside.clear();
+            frame.landed_size_bytes = 0;
             self.spare.push(frame);
         }
     }

@@ -49,6 +49,9 @@ pub(super) struct World {
     /// Replies are not reported as sent while this is set.
     pub stall: bool,
     pub unsent: Vec<(ConnectionId, usize, usize)>,
+    /// What is read for a place in shared memory is put there.
+    pub lands: bool,
+    pub landed_bytes: usize,
     pub stopped: bool,
 }
 
@@ -150,6 +153,8 @@ impl World {
             held: Vec::new(),
             stall: false,
             unsent: Vec::new(),
+            lands: false,
+            landed_bytes: 0,
             stopped: false,
         }
     }
@@ -252,7 +257,12 @@ impl World {
                 self.service.device_done(self.now_ms, command.id, result);
             }
             Output::Read(command) => {
-                let result = read::execute(&command, &mut self.disk);
+                let mut result = read::execute(&command, &mut self.disk);
+                if let (Ok(outcome), true) = (&mut result, self.lands && command.landing.is_some()) {
+                    for piece in &mut outcome.pieces {
+                        self.landed_bytes += std::mem::take(&mut piece.bytes).len();
+                    }
+                }
                 self.service.read_done(self.now_ms, command.id, result);
             }
             Output::Body(job) => self.service.body_joined(self.now_ms, job.join()),
@@ -267,7 +277,8 @@ impl World {
     fn receive(&mut self, reply: Reply) {
         let (control, payload) = (reply.control_bytes(), reply.payload_bytes());
         assert!(control <= limits::CONTROL_SIZE_BYTES_MAX as usize);
-        assert!(payload <= limits::PAYLOAD_SIZE_BYTES_MAX as usize);
+        let carried = payload - reply.frame.landed_size_bytes;
+        assert!(carried <= limits::PAYLOAD_SIZE_BYTES_MAX as usize);
         let words = reply.frame.control.control().chunks(8);
         let got = Got {
             request_id: reply.frame.request_id,

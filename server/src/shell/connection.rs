@@ -53,6 +53,9 @@ const RECEIVED_BYTES_A_TURN: usize = 256 << 10;
 /// Bytes of replies after which it does: what was read for the peer is still in cache then. With less, values of 64 KiB took more
 /// system calls than that was worth.
 const REPLY_BYTES_A_TURN: usize = 1 << 20;
+/// Sent bytes after which other connections of the thread get their turn: a peer that takes replies as fast as they are made, or has what
+/// they name in its own memory, would have all of it for as long as its requests last.
+const SENT_BYTES_A_TURN: usize = 8 << 20;
 
 /// What every connection of a server shares.
 pub struct Door {
@@ -481,6 +484,7 @@ async fn send_all(
     pushed: &mut Written,
 ) -> Result<(), ConnectionError> {
     let mut spares = Vec::new();
+    let mut since_turn_bytes = 0;
     loop {
         if writer.is_idle() && frames.is_empty() {
             if link.take(frames).await.is_none() {
@@ -514,7 +518,12 @@ async fn send_all(
             pushed.frames -= written.frames;
             pushed.control_size_bytes -= written.control_size_bytes;
             pushed.payload_size_bytes -= written.payload_size_bytes;
+            since_turn_bytes += written.control_size_bytes + written.payload_size_bytes;
             report(shell, id, written, &mut spares);
+        }
+        if since_turn_bytes >= SENT_BYTES_A_TURN {
+            since_turn_bytes = 0;
+            tokio::task::yield_now().await;
         }
     }
 }

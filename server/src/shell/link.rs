@@ -22,7 +22,7 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     frames: VecDeque<Outgoing>,
-    /// The payload bytes of these, and of what goes beside them.
+    /// The payload bytes of these, and of what goes beside them or landed before them.
     payload_bytes: usize,
     paused: bool,
     end: End,

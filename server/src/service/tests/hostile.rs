@@ -99,6 +99,41 @@ fn a_stalled_reader_holds_a_window_and_no_more() {
     assert_eq!(sent, 12 * 3 * BLOCK);
 }
 
+/// The same of one whose bytes land in its own memory, so that no frame carries them: the work for it waits until it was told of what
+/// was done.
+#[test]
+fn a_stalled_reader_of_shared_memory_has_a_window_landed_and_no_more() {
+    let mut world = World::new();
+    let (slow, quick) = (world.connect(1), world.connect(2));
+    let value = bytes(1, 3 * BLOCK);
+    assert_eq!(write(&mut world, slow, b"k", &value), Status::Ok);
+    let which = DestinationWhich::Region(Region { id: 1, offset: 0, mac: None });
+    let item = ReadItem { key: b"k", offset: 0, length: 0, destination: Destination { which } };
+    let items = [item; 12];
+    let which = RequestWhich::BatchRead(BatchRead { items: List::from(&items) });
+    (world.stall, world.lands) = (true, true);
+    let sent_before = world.service.counters().bytes_sent;
+    world.frame(slow, 1, true, &Request { namespace: b"ns", which }, &[]);
+    let window_bytes_max = ServiceLimits::default().window_bytes_max;
+    assert!(world.landed_bytes >= window_bytes_max, "{}", world.landed_bytes);
+    assert!(world.landed_bytes <= window_bytes_max + 4 * BLOCK, "{}", world.landed_bytes);
+    // Who leaves with all that gives it back.
+    let gone = world.connect(3);
+    world.frame(gone, 1, true, &Request { namespace: b"ns", which }, &[]);
+    world.service.disconnected(world.now_ms, gone);
+    world.stall = false;
+    assert_eq!(read(&mut world, quick, b"k", 0, 0), Ok(value));
+    world.landed_bytes = 0;
+    world.report_sent();
+    let frames = world.take(slow, 1);
+    assert!(frames.last().is_some_and(|frame| frame.last));
+    assert!(frames.iter().all(|frame| frame.payload.is_empty()));
+    let sent = world.service.counters().bytes_sent - sent_before;
+    // All of the slow one's, three values of the one that left, one of the quick one's; and some control messages.
+    assert_eq!(sent / BLOCK as u64, (12 + 3 + 1) * 3, "each byte counts once");
+    assert_eq!(world.service.held().window_bytes, 0);
+}
+
 /// Any sequence of well-formed frames, on several connections, with devices that answer late or badly and peers that come
 /// and go: no panic, bounds are kept, and in the end nothing is left over.
 fn any_frames(seed: u64) {
