@@ -85,7 +85,7 @@ pub struct ServiceLimits {
     pub writing_bytes_max: usize,
     /// Bytes of one connection read from the devices and not yet sent, or landed and not yet told of.
     pub window_bytes_max: usize,
-    /// The same for the whole server; beyond it each connection has one block at a time.
+    /// The same for the whole server; beyond it each connection has one block at a time, of a manifest's body one record.
     pub window_bytes_total_max: usize,
     /// Control bytes of one connection that wait to be sent, before the peer is made to wait.
     pub unsent_bytes_max: usize,

@@ -389,15 +389,19 @@ impl Service {
     /// Begins as many steps as the connection's window holds, its requests in turn.
     pub(super) fn pump_reads(&mut self, id: ConnectionId) {
         loop {
-            let Some(connection) = self.connections.get_mut(id.0) else { return };
+            let Some(connection) = self.connections.get(id.0) else { return };
             let own_full = connection.window_bytes >= self.limits.window_bytes_max;
-            let all_full = self.window_bytes_total >= self.limits.window_bytes_total_max;
-            if own_full || (all_full && connection.window_bytes > 0) {
+            if own_full || (connection.window_bytes > 0 && self.whole_window_full()) {
                 return;
             }
+            let Some(connection) = self.connections.get_mut(id.0) else { return };
             let Some(name) = connection.readers.pop_front() else { return };
             self.step(name);
         }
+    }
+
+    fn whole_window_full(&self) -> bool {
+        self.window_bytes_total >= self.limits.window_bytes_total_max
     }
 
     /// Begins the next step of a request.
@@ -425,13 +429,14 @@ impl Service {
     }
 
     fn step_item(&mut self, name: Name) {
+        let blocks_max = if self.whole_window_full() { 1 } else { STEP_BLOCKS_MAX };
         let Some(open) = self.requests.get_mut(name) else { return };
         let State::Read(reading) = &mut open.state else { return };
         let index = reading.next_item;
         let Some(item) = reading.items.get_mut(index) else { return };
         let (namespace, key) = (&reading.keys[..reading.namespace_bytes], &reading.keys[item.key.clone()]);
         let wanted = item.next..item.end;
-        match self.store.read_bytes(self.now_ms, Key::new(namespace, key), wanted, STEP_BLOCKS_MAX) {
+        match self.store.read_bytes(self.now_ms, Key::new(namespace, key), wanted, blocks_max) {
             // Another value may have come in its place between two steps.
             Ok(plan) if item.value.is_none_or(|value| value == plan.value) => {
                 item.value = Some(plan.value);

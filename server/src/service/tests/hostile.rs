@@ -99,7 +99,36 @@ fn a_stalled_reader_holds_a_window_and_no_more() {
     assert_eq!(sent, 12 * 3 * BLOCK);
 }
 
-/// The same of one whose bytes land in its own memory, so that no frame carries them: the work for it waits until it was told of what
+/// Many peers that take nothing: once they hold what all of them may hold, each further one costs a block.
+#[test]
+fn a_reader_beside_many_stalled_ones_holds_a_block() {
+    let limits = ServiceLimits { window_bytes_total_max: 2 * BLOCK, ..ServiceLimits::default() };
+    let mut world = World::with(96 << 20, limits, Config::default());
+    let writer = world.connect(1);
+    let value = bytes(1, 9 * BLOCK);
+    assert_eq!(write(&mut world, writer, b"k", &value), Status::Ok);
+    world.stall = true;
+    let readers: Vec<ConnectionId> = (2..6).map(|client| world.connect(client)).collect();
+    let wanted = Read { key: b"k", offset: 0, length: 0, destination: Destination::default() };
+    let request = Request { namespace: b"ns", which: RequestWhich::Read(wanted) };
+    for reader in &readers {
+        world.frame(*reader, 1, true, &request, &[]);
+    }
+    let held = |world: &World, reader| {
+        let unsent = world.unsent.iter().filter(|(connection, _, _)| *connection == reader);
+        unsent.map(|(_, _, payload)| payload).sum::<usize>()
+    };
+    for reader in &readers[1..] {
+        assert_eq!(held(&world, *reader), BLOCK);
+    }
+    world.report_sent();
+    for reader in readers {
+        let frames = world.take(reader, 1);
+        assert_eq!(frames.iter().map(|frame| frame.payload.len()).sum::<usize>(), value.len());
+    }
+}
+
+/// A stalled reader whose bytes land in its own memory, so that no frame carries them: the work for it waits until it was told of what
 /// was done.
 #[test]
 fn a_stalled_reader_of_shared_memory_has_a_window_landed_and_no_more() {
