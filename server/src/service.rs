@@ -29,6 +29,7 @@ mod slab;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod unended;
 mod values;
 
 use std::collections::VecDeque;
@@ -49,6 +50,7 @@ pub use self::reads::{Landing, ReadCommand, ReadError, ReadId, ReadOutcome, Read
 pub use self::reply::Reply;
 use self::slab::{Name, Slab};
 pub use self::stats::Counters;
+use self::unended::Unended;
 use crate::store::{ClientId, Command, CommandId, Done, Event, IoError, Outcome, Store, StoreError, Ticket};
 
 /// What the caller carries out.
@@ -92,6 +94,8 @@ pub struct ServiceLimits {
     /// Manifests in the making, bodies and references, on one connection, and on the whole server.
     pub body_bytes_max: usize,
     pub body_bytes_total_max: usize,
+    /// How long a message that has not ended may go without a frame, before the connection is closed: once for certain, never twice.
+    pub stall_ms_max: u64,
 }
 
 impl Default for ServiceLimits {
@@ -105,9 +109,13 @@ impl Default for ServiceLimits {
             unsent_bytes_max: 1 << 20,
             body_bytes_max: 160 << 20,
             body_bytes_total_max: BODY_BYTES_TOTAL_MAX,
+            stall_ms_max: STALL_MS_MAX,
         }
     }
 }
+
+/// How long a peer may leave others waiting: for the rest of a frame or of a message, or for taking its replies.
+pub const STALL_MS_MAX: u64 = 60_000;
 
 /// Manifest bodies in the making hold memory for payloads until their last frame came, so they may never hold all of it.
 pub const BODY_BYTES_TOTAL_MAX: usize = 256 << 20;
@@ -147,6 +155,7 @@ pub struct Service {
     spare_readings: Vec<reads::Reading>,
     window_bytes_total: usize,
     body_bytes_total: usize,
+    unended: Unended,
     counters: Counters,
     stopping: bool,
 }
@@ -161,6 +170,8 @@ struct Open {
     scalars: Option<u128>,
     /// Its last frame is in.
     ended: bool,
+    /// A frame of it came since the unended messages were looked at.
+    heard: bool,
     /// Store requests and reads that have not ended.
     outstanding: u32,
     /// How it will end, whatever else it carries.
@@ -236,6 +247,7 @@ impl Service {
             spare_readings: Vec::new(),
             window_bytes_total: 0,
             body_bytes_total: 0,
+            unended: Unended::default(),
             counters: Counters::default(),
             stopping: false,
         }
@@ -285,11 +297,12 @@ impl Service {
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         self.store.tick(self.now_ms);
+        self.close_silent();
         self.settle_store();
     }
 
     pub fn next_deadline(&self) -> Option<u64> {
-        self.store.next_deadline()
+        [self.store.next_deadline(), self.next_look_ms()].into_iter().flatten().min()
     }
 
     /// Accepts no new request and makes everything durable; ends in [`Output::Stopped`].
@@ -348,8 +361,12 @@ impl Service {
                 self.close(connection, CloseReason::RequestIdReused);
                 return None;
             }
-            open.ended = last;
-            if open.opcode != request.which.opcode() {
+            (open.ended, open.heard) = (last, true);
+            let contradicts = open.opcode != request.which.opcode();
+            if last {
+                self.end_unended();
+            }
+            if contradicts {
                 //= MKV-MSG-3
                 self.fail(name, Status::Invalid);
             }
@@ -368,12 +385,16 @@ impl Service {
             operation: request.which.operation(),
             scalars: None,
             ended: last,
+            heard: true,
             outstanding: 0,
             fault: self.stopping.then_some(Status::ShuttingDown),
             kept_bytes: 0,
             state: State::Plain,
         });
         self.connections.get_mut(connection.0)?.open.insert(request_id, name);
+        if !last {
+            self.begin_unended();
+        }
         Some(name)
     }
 
@@ -445,6 +466,9 @@ impl Service {
     /// Forgets a request and what it holds.
     fn release(&mut self, name: Name) {
         let Some(open) = self.requests.remove(name) else { return };
+        if !open.ended {
+            self.end_unended();
+        }
         if let Some(connection) = self.connections.get_mut(open.connection.0) {
             connection.open.remove(&open.request_id);
             connection.kept_bytes -= open.kept_bytes;

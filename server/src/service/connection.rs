@@ -19,6 +19,8 @@ pub enum CloseReason {
     RequestIdReused,
     #[error("more requests in flight than allowed")]
     TooManyRequests,
+    #[error("a message was begun and no more of it came for too long")]
+    MessageStalled,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct Connection {
     /// Requests that have more to read, in turn.
     pub readers: VecDeque<Name>,
     pub paused: bool,
+    /// It was, since the unended messages were looked at.
+    pub waited: bool,
     /// What became of the memory that the next Ping names.
     pub registration: Option<Status>,
 }
@@ -54,6 +58,7 @@ impl Connection {
             body_bytes: 0,
             readers: VecDeque::new(),
             paused: false,
+            waited: false,
             registration: None,
         }
     }
@@ -109,6 +114,7 @@ impl Service {
             || connection.unsent_bytes > limits.unsent_bytes_max;
         if too_much != connection.paused {
             connection.paused = too_much;
+            connection.waited = true;
             self.outputs.push_back(if too_much { Output::Pause(id) } else { Output::Resume(id) });
         }
     }

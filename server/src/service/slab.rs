@@ -75,6 +75,10 @@ impl<T> Slab<T> {
         })
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(|(_, thing)| thing.as_mut())
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

@@ -39,10 +39,10 @@ use super::link::Link;
 use super::one_sided::{Coming, Fetched, OneSided, Places, Waiting};
 use super::regions::{Regions, Way};
 use crate::service::payload::{self, Payload};
-use crate::service::{ConnectionId, Frame};
+use crate::service::{ConnectionId, Frame, STALL_MS_MAX};
 
 /// A peer that takes no byte of a reply for so long, or does not end a frame that it began, is given up.
-pub const STALL_MAX: Duration = Duration::from_secs(60);
+pub const STALL_MAX: Duration = Duration::from_millis(STALL_MS_MAX);
 /// So is one from whose memory the bytes of a frame cannot be fetched for so long: they have memory here, which others wait for.
 #[cfg(target_os = "linux")]
 const FETCH_MAX: Duration = STALL_MAX.saturating_mul(2);

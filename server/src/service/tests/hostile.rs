@@ -163,6 +163,40 @@ fn a_stalled_reader_of_shared_memory_has_a_window_landed_and_no_more() {
     assert_eq!(world.service.held().window_bytes, 0);
 }
 
+/// Manifests that are begun and never ended hold what all clients share: their peers are closed, and others get it. Who goes on, however
+/// slowly, or is made to wait is left alone.
+#[test]
+fn a_message_that_does_not_go_on_is_given_up() {
+    let body_bytes_total_max = 3 * BLOCK;
+    let limits = ServiceLimits { body_bytes_total_max, stall_ms_max: 1000, ..ServiceLimits::default() };
+    let mut world = World::with(96 << 20, limits, Config::default());
+    let (silent, slow, other) = (world.connect(1), world.connect(2), world.connect(3));
+    let body = bytes(1, BLOCK);
+    let sum = crate::store::Checksum::of_value(&body).0;
+    let put = |name: &'static [u8], length| {
+        let (generation, role, chunks) = (0, ManifestRole::Both, List::default());
+        let which = PutManifest { name, generation, role, length, checksum: &sum, chunks };
+        Request { namespace: b"ns", which: RequestWhich::PutManifest(which) }
+    };
+    world.frame(silent, 1, false, &put(b"silent", 3 << 20), &body);
+    world.frame(slow, 1, false, &put(b"slow", 2 << 20), &body[1..]);
+    let ended = put(b"other", body.len() as u64);
+    assert_eq!(world.call(other, ended.which, &body)[0].status(), Status::Ok);
+    world.frame(silent, 1, false, &put(b"silent", 3 << 20), &body);
+    assert_eq!(world.call(other, ended.which, &body)[0].status(), Status::Busy);
+    for _ in 0..3 {
+        let deadline_ms = world.service.next_deadline().expect("what has not ended is looked at");
+        world.now_ms = world.now_ms.max(deadline_ms);
+        world.service.tick(world.now_ms);
+        world.settle();
+        world.frame(slow, 1, false, &put(b"slow", 2 << 20), &[]);
+    }
+    assert_eq!(world.closed, [(silent, CloseReason::MessageStalled)]);
+    assert_eq!(world.call(other, ended.which, &body)[0].status(), Status::Ok);
+    world.service.disconnected(world.now_ms, slow);
+    assert_eq!(world.service.next_look_ms(), None, "nothing that has not ended is left");
+}
+
 /// Any sequence of well-formed frames, on several connections, with devices that answer late or badly and peers that come
 /// and go: no panic, bounds are kept, and in the end nothing is left over.
 fn any_frames(seed: u64) {
@@ -176,6 +210,7 @@ fn any_frames(seed: u64) {
         unsent_bytes_max: 64 << 10,
         body_bytes_max: 64 << 10,
         body_bytes_total_max: 96 << 10,
+        stall_ms_max: 2000,
     };
     let mut world = World::with(40 << 20, limits, Config { allocations_max: 32, ..Config::default() });
     let mut connections = vec![world.connect(1)];
