@@ -315,6 +315,11 @@ impl Service {
         self.settle_store();
     }
 
+    /// Whether a request that came to its end is not answered to its end. Takes time in proportion to the requests.
+    pub fn has_unanswered(&self) -> bool {
+        self.requests.iter().any(|(_, open)| open.ended)
+    }
+
     /// Moves everything there is to do to `into`, after results that belong together were put together.
     pub fn drain(&mut self, into: &mut Vec<Output>) {
         self.send_gathered();

@@ -39,6 +39,8 @@ use crate::store::{BLOCK_BYTES, CommandId, Done, IoError};
 
 /// The service's deadlines are coarse; this is how often it is ticked when none comes earlier.
 const TICK_MS_MAX: u64 = 1000;
+/// How often it is looked whether the last requests have ended.
+const FINISH_PAUSE: Duration = Duration::from_millis(10);
 /// Memory for payloads that come in. What may be held for long leaves some of it, or nobody could go on.
 const RECEIVED_BYTES_MAX: usize = 1 << 30;
 /// Memory for bytes that are read from devices, kept for reuse.
@@ -158,6 +160,25 @@ impl Shell {
         let stopped = self.stopped.notified();
         self.with_service(Service::stop);
         stopped.await;
+    }
+
+    /// Waits until whatever was asked for to its end is answered, for as long as peers take their answers: once no frame has gone out
+    /// for `idle_max`, the rest is given up. The store waits for what it changes, not for reads.
+    pub async fn finish_requests(&self, idle_max: Duration) {
+        let (mut frames_before, mut moved) = (0, Instant::now());
+        loop {
+            let (waiting, frames_sent) = {
+                let service = self.lock();
+                (service.has_unanswered(), service.counters().frames_sent)
+            };
+            if frames_sent != frames_before {
+                (frames_before, moved) = (frames_sent, Instant::now());
+            }
+            if !waiting || moved.elapsed() >= idle_max {
+                return;
+            }
+            tokio::time::sleep(FINISH_PAUSE).await;
+        }
     }
 
     /// Closes every connection, after what waits to be sent was.

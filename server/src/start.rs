@@ -14,7 +14,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memkv_transport::local::PATH_SIZE_BYTES_MAX;
 use memkv_transport::session::{ServerTerms, SetupGate};
@@ -44,7 +44,7 @@ use crate::shell::{Control, Controlled, Door, Scrubber, Shell, serve, serve_loca
 
 /// How long requests in flight may take to end when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
-/// How long replies may take to reach their peers after that.
+/// How long replies may take to reach their peers after that, and how long none may be taken before.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// The pause after a connection could not be accepted: the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -329,10 +329,17 @@ async fn drain(
         shell.stop().await;
         Ok(())
     };
+    let begun = Instant::now();
     let stopped = tokio::select! {
         () = signals.next() => return Err(StartError::Quit),
         stopped = in_time(DRAIN_MAX, stopping) => stopped,
     };
+    let left = DRAIN_MAX.saturating_sub(begun.elapsed());
+    tokio::select! {
+        () = signals.next() => return Err(StartError::Quit),
+        // Everything is durable: peers that read slowly lose the rest of their replies, and no more.
+        _ = tokio::time::timeout(left, shell.finish_requests(FAREWELL_MAX)) => {}
+    }
     shell.close_links();
     let farewell = async { while peers.join_next().await.is_some() {} };
     tokio::select! {

@@ -78,6 +78,38 @@ async fn a_peer_that_does_not_read_costs_a_window() {
     assert_eq!(received, 64 * value.len());
 }
 
+/// A server that is told to stop sends what was being read, far more than a window, and does not wait for who takes nothing.
+#[tokio::test]
+async fn a_read_under_way_ends_before_the_server_does() {
+    let (_keep, path) = directory();
+    let server = Server::start(Mode::Memory, &path);
+    let mut reading = Client::connect(&server.address, 1).await;
+    let mut stalled = Client::connect(&server.address, 2).await;
+    let mut other = Client::connect(&server.address, 3).await;
+    let value = bytes(1, 8 * BLOCK);
+    assert_eq!(other.write(b"big", &value).await, Status::Ok);
+    let item = ReadItem { key: b"big", offset: 0, length: 0, destination: Destination::default() };
+    let items = [item; 16];
+    let which = RequestWhich::BatchRead(BatchRead { items: List::from(&items) });
+    for client in [&mut reading, &mut stalled] {
+        let request_id = client.next_id();
+        client.send(request_id, true, which, &[]).await;
+    }
+    let first = reading.next().await.unwrap();
+    server.signal("TERM");
+    while other.call(ping(1), &[]).await[0].status() != Status::ShuttingDown {}
+    let mut received = first.payload.len();
+    loop {
+        let frame = reading.next().await.expect("the whole reply comes");
+        received += frame.payload.len();
+        if frame.last {
+            break;
+        }
+    }
+    assert_eq!(received, 16 * value.len());
+    assert!(server.wait().success());
+}
+
 /// Requests whose replies nobody takes: the peer is not read from any more, and nothing piles up.
 #[tokio::test]
 async fn a_peer_that_only_asks_is_made_to_wait() {
