@@ -3,11 +3,17 @@
 
 mod support;
 
+use std::fs::{Permissions, set_permissions};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use memkv_transport::buf::BufPool;
+use memkv_transport::local;
 use memkv_transport::net::WriteHalf;
 use memkv_transport::session::ClientTerms;
 use memkv_transport::shared::{Region as Memory, SharedMemory};
@@ -81,6 +87,62 @@ async fn the_socket_is_where_it_is_wanted() {
     assert_eq!(offered(&server).await, "");
     let server = Server::start(Mode::File, &path);
     assert_eq!(offered(&server).await, path.join("data/memkv.sock").to_str().unwrap());
+}
+
+/// A child of this test that is a process of another user, told by this variable where the socket is.
+const STRANGER: &str = "MEMKV_TEST_LOCAL_STRANGER";
+const NOBODY: u32 = 65_534;
+const GROUP: u32 = 65_533;
+
+/// Says whether the server sets up a connection with it.
+#[tokio::test]
+async fn stranger() {
+    let Ok(path) = std::env::var(STRANGER) else { return };
+    drop(UnixStream::connect(&path).expect("the file's mode lets it through"));
+    let (key, pool) = (Key::from_hex(KEY).unwrap(), BufPool::new(1 << 20));
+    let connected = local::connect(&path, &key, &ClientTerms::new([1; 16], "stranger"), pool).await;
+    println!("\n{}", if connected.is_ok() { "let in" } else { "turned away" });
+}
+
+/// Whether a process of nobody with these groups is let in.
+fn is_let_in(socket: &Path, group: u32, supplementary: Option<u32>) -> bool {
+    let mut child = Command::new("setpriv");
+    child.arg(format!("--reuid={NOBODY}")).arg(format!("--regid={group}"));
+    child.arg(supplementary.map_or("--clear-groups".to_owned(), |more| format!("--groups={more}")));
+    child.arg(std::env::current_exe().unwrap()).args(["stranger", "--exact", "--nocapture"]);
+    let output = child.env(STRANGER, socket).output().expect("util-linux is installed");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = |what: &str| told.lines().any(|line| line == what);
+    assert!(output.status.success() && said("let in") != said("turned away"), "{output:?}");
+    said("let in")
+}
+
+#[test]
+fn another_user_needs_the_group() {
+    if !rustix::process::getuid().is_root() {
+        println!("MEMKV-SKIP another_user_needs_the_group a process of another user takes root to start");
+        return;
+    }
+    let (_keep, path) = directory();
+    set_permissions(&path, Permissions::from_mode(0o711)).unwrap();
+    let socket = path.join("socket");
+    let begin = |more: &str| {
+        let more = format!("network:\n  local: {}\n{more}", socket.display());
+        Server::start_with(Mode::Memory, &path, KEY, &more)
+    };
+    // What the file's mode keeps out never gets as far as the server's own check: the mode is widened.
+    let open_to_all = || set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    let server = begin("");
+    open_to_all();
+    assert!(!is_let_in(&socket, NOBODY, None), "there is no group");
+    assert!(!is_let_in(&socket, 0, None), "the server's own group is none that may");
+    drop(server);
+    let _server = begin(&format!("  local_group: {GROUP}\n"));
+    assert!(is_let_in(&socket, GROUP, None), "by the mode that the server gave the file");
+    assert!(is_let_in(&socket, NOBODY, Some(GROUP)), "as one of several groups");
+    open_to_all();
+    assert!(!is_let_in(&socket, NOBODY, None));
+    assert!(!is_let_in(&socket, NOBODY, Some(0)));
 }
 
 #[tokio::test]
