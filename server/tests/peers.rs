@@ -42,13 +42,23 @@ async fn a_thousand_idle_connections_cost_little() {
     }
 }
 
-/// One peer asks for much and takes nothing: the server holds a window of it, and serves the others.
 #[tokio::test]
 async fn a_peer_that_does_not_read_costs_a_window() {
+    does_not_read(Wire::Tcp).await;
+}
+
+#[tokio::test]
+async fn a_local_peer_that_does_not_read_costs_a_window() {
+    does_not_read(Wire::Local).await;
+}
+
+/// One peer asks for much and takes nothing: the server holds a window of it, and serves the others. What it asks for is to
+/// go with the frames, on the local socket, too.
+async fn does_not_read(wire: Wire) {
     let (_keep, path) = directory();
     let server = Server::start(Mode::Memory, &path);
-    let mut greedy = Client::connect(&server.address, 1).await;
-    let mut other = Client::connect(&server.address, 2).await;
+    let mut greedy = Client::connect_over(wire, &server.address, 1).await;
+    let mut other = Client::connect_over(wire, &server.address, 2).await;
     let value = bytes(1, 8 * BLOCK);
     assert_eq!(other.write(b"big", &value).await, Status::Ok);
     assert!(other.read(b"big", 0, 0).await.as_ref() == Ok(&value));
@@ -110,13 +120,22 @@ async fn a_read_under_way_ends_before_the_server_does() {
     assert!(server.wait().success());
 }
 
-/// Requests whose replies nobody takes: the peer is not read from any more, and nothing piles up.
 #[tokio::test]
 async fn a_peer_that_only_asks_is_made_to_wait() {
+    only_asks(Wire::Tcp).await;
+}
+
+#[tokio::test]
+async fn a_local_peer_that_only_asks_is_made_to_wait() {
+    only_asks(Wire::Local).await;
+}
+
+/// Requests whose replies nobody takes: the peer is not read from any more, and nothing piles up.
+async fn only_asks(wire: Wire) {
     let (_keep, path) = directory();
     let server = Server::start(Mode::Memory, &path);
-    let mut asking = Client::connect(&server.address, 1).await;
-    let mut other = Client::connect(&server.address, 2).await;
+    let mut asking = Client::connect_over(wire, &server.address, 1).await;
+    let mut other = Client::connect_over(wire, &server.address, 2).await;
     let before = server.resident_bytes();
     let keys: Vec<Vec<u8>> = (0..256).map(|n| vec![n as u8; 8]).collect();
     let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
