@@ -3,7 +3,8 @@
 //! Owns the clock, the tasks and the wakers. One mutex guards the core; it is held for bookkeeping only: MACs are made and
 //! checked by the tasks of each connection, checksums by whoever asked for the bytes.
 //!
-//! Tasks: one timer, and one for each connection, which reads and writes. All end with [`Shared::close`].
+//! Tasks: one timer, and two for each connection: one that reads and writes, and one that tells the core should that one panic. All end
+//! with [`Shared::close`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ use memkv_wire::layout::{FRAME_HEADER_SIZE_BYTES, FRAME_TAG_SIZE_BYTES};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, unconstrained};
+use tokio::task::{AbortHandle, JoinHandle, unconstrained};
 
 use crate::config::{Config, Transport};
 use crate::core::{
@@ -331,7 +332,9 @@ impl Shared {
                     state.spins[usize::from(id.slot())].rest();
                     let (leave, leaves) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
                     let run = run_connection(Arc::clone(self), id, Arc::clone(&leave), Arc::clone(&leaves));
-                    let task = self.runtime.spawn(run).abort_handle();
+                    let running = self.runtime.spawn(run);
+                    let task = running.abort_handle();
+                    self.runtime.spawn(watch(Arc::clone(self), id, running));
                     state.connections[usize::from(id.slot())] = Some(Life { task, leave, leaves });
                 }
                 Command::Close(id) => match state.connections[usize::from(id.slot())].take() {
@@ -395,6 +398,14 @@ async fn run_connection(shared: Arc<Shared>, id: ConnectionId, leave: Arc<Notify
     if !exposed.is_empty() && !unreachable && !closed_by_server(&mut reader).await {
         // Lost for as long as the process lives, rather than written to by two.
         exposed.into_iter().for_each(Buf::leak);
+    }
+}
+
+/// Ends a connection whose task panicked: its calls would wait for as long as they may, and no other would be opened in its place. Memory that the server
+/// may still reach stays with the core.
+async fn watch(shared: Arc<Shared>, id: ConnectionId, running: JoinHandle<()>) {
+    if running.await.is_err_and(|error| error.is_panic()) {
+        end(&shared, id, ConnectionError::Local);
     }
 }
 
@@ -611,5 +622,47 @@ impl Drop for PendingCall<'_> {
         if let Some(id) = self.id.take() {
             self.shared.with(|core, now_ms| core.cancel(now_ms, id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_wire::mac::Key;
+    use memkv_wire::{Ping, Request, RequestWhich};
+
+    use super::*;
+
+    /// A connection that is up, and that nothing serves.
+    fn connected(shared: &Arc<Shared>) -> ConnectionId {
+        let id = {
+            let mut state = shared.lock();
+            let mut message = state.core.message();
+            let which = RequestWhich::Ping(Ping::default());
+            message.push(&Request { namespace: b"test", which }).unwrap();
+            state.core.submit(0, message, CallOptions { timeout_ms: 60_000, fail_fast: false });
+            let commands = std::iter::from_fn(|| state.core.command());
+            let connects = commands
+                .filter_map(|command| if let Command::Connect(id) = command { Some(id) } else { None });
+            connects.last().unwrap()
+        };
+        shared.with(|core, now_ms| core.connected(now_ms, id, 1));
+        id
+    }
+
+    async fn fail() {
+        panic!("a bug of the task");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_its_connection_alone() {
+        let config = Config::new("memkv://127.0.0.1:1/test", Key::from_bytes([7; 32])).unwrap();
+        let shared = Shared::start(config).unwrap();
+        let id = connected(&shared);
+        let ended = tokio::spawn(std::future::ready(()));
+        watch(Arc::clone(&shared), id, ended).await;
+        assert_eq!(shared.counters().connections_lost, 0, "whoever ended told the core itself");
+        watch(Arc::clone(&shared), id, tokio::spawn(fail())).await;
+        assert_eq!(shared.counters().connections_lost, 1);
+        shared.close();
     }
 }
