@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use memkv_transport::buf::BufPool;
+use memkv_wire::limits;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -151,8 +152,19 @@ impl Shell {
             let next_ms = self.lock().next_deadline().unwrap_or(u64::MAX);
             let wait_ms = next_ms.saturating_sub(now_ms).clamp(1, TICK_MS_MAX);
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-            self.with_service(Service::tick);
+            let short = self.is_short_of_memory();
+            self.with_service(|service, now_ms| {
+                if short {
+                    service.receives_nothing();
+                }
+                service.tick(now_ms);
+            });
         }
+    }
+
+    /// Whether a peer that sends may have to wait for memory: then it is not its fault if nothing comes.
+    fn is_short_of_memory(&self) -> bool {
+        self.received.available_size_bytes() < limits::PAYLOAD_SIZE_BYTES_MAX as usize
     }
 
     /// Ends the service in good order: answered once everything acknowledged is durable.

@@ -40,7 +40,7 @@ pub(super) struct Connection {
     /// Requests that have more to read, in turn.
     pub readers: VecDeque<Name>,
     pub paused: bool,
-    /// It was, since the unended messages were looked at.
+    /// It had to wait, since the unended messages were looked at.
     pub waited: bool,
     /// What became of the memory that the next Ping names.
     pub registration: Option<Status>,

@@ -27,6 +27,11 @@ impl Service {
         self.unended.count -= 1;
     }
 
+    /// There is no memory for what peers send: no silence up to the next look is theirs.
+    pub fn receives_nothing(&mut self) {
+        self.connections.iter_mut().for_each(|connection| connection.waited = true);
+    }
+
     /// When they are looked at next, if there are any.
     pub(super) fn next_look_ms(&self) -> Option<u64> {
         (self.unended.count > 0).then_some(self.unended.look_ms)

@@ -258,8 +258,8 @@ async fn receive(
             next = timeout(STALL_MAX, spin.wait_if(small, reader.next())), if intake.has_room() => next,
         };
         let Ok(next) = next else {
-            // A frame may have begun just now; one that was there the last time has had its time.
-            let pending = reader.pending_size_bytes() > 0;
+            // A frame may have begun just now; one that was there the last time has had its time, unless it waits for memory of this side.
+            let pending = reader.pending_size_bytes() > 0 && !shell.is_short_of_memory();
             if pending && pending_before {
                 return Err(ConnectionError::FrameStalled);
             }

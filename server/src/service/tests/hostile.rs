@@ -184,9 +184,13 @@ fn a_message_that_does_not_go_on_is_given_up() {
     assert_eq!(world.call(other, ended.which, &body)[0].status(), Status::Ok);
     world.frame(silent, 1, false, &put(b"silent", 3 << 20), &body);
     assert_eq!(world.call(other, ended.which, &body)[0].status(), Status::Busy);
-    for _ in 0..3 {
+    for turn in 0..5 {
         let deadline_ms = world.service.next_deadline().expect("what has not ended is looked at");
         world.now_ms = world.now_ms.max(deadline_ms);
+        if turn < 3 {
+            world.service.receives_nothing();
+            assert!(world.closed.is_empty(), "nobody could send more");
+        }
         world.service.tick(world.now_ms);
         world.settle();
         world.frame(slow, 1, false, &put(b"slow", 2 << 20), &[]);
