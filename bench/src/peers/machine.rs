@@ -52,14 +52,18 @@ fn versions(python: Option<&Path>) -> Vec<String> {
     all
 }
 
+/// How the figures came about.
+pub struct Run<'a> {
+    pub command: String,
+    /// How those beside it were started.
+    pub peers: Vec<String>,
+    /// Before anything was measured.
+    pub load: String,
+    pub python: Option<&'a Path>,
+}
+
 /// Writes the page, and keeps its notes.
-pub fn write_page(
-    path: &Path,
-    lines: &[Line],
-    command: &str,
-    load: &str,
-    python: Option<&Path>,
-) -> Result<()> {
+pub fn write_page(path: &Path, lines: &[Line], run: &Run<'_>) -> Result<()> {
     let notes = std::fs::read_to_string(path).unwrap_or_default();
     let notes = notes.find(NOTES).map_or(NOTES, |at| &notes[at..]);
     let missed = lines.iter().filter(|line| !line.met()).count();
@@ -67,15 +71,19 @@ pub fn write_page(
     let mut page = String::from("# Benchmarks\n\n");
     writeln!(
         page,
-        "Written by `{command}`; only what stands under Notes is not. Client, server and peers share one machine, and"
+        "Written by `{}`; only what stands under Notes is not. Client, server and peers share one machine, and",
+        run.command
     )?;
     page.push_str(
         "machines are noisy: what is compared ran in turn, round after round, and the figure is the median of the rounds' ratios.\n\
          Absolute rates are medians, too, in 10^9 bytes a second, and good for nothing but this run.\n\n",
     );
     writeln!(page, "- Machine: {}", machine())?;
-    writeln!(page, "- Load when it began, besides the bench: {load}")?;
-    writeln!(page, "- Versions: {}", versions(python).join("; "))?;
+    writeln!(page, "- Load when it began, besides the bench: {}", run.load)?;
+    writeln!(page, "- Versions: {}", versions(run.python).join("; "))?;
+    if !run.peers.is_empty() {
+        writeln!(page, "- Peers: `{}`", run.peers.join("`; `"))?;
+    }
     writeln!(page, "- Goals met: {} of {goals}\n", goals - missed)?;
     page.push_str(WHAT);
     page.push_str(&report::table(lines));

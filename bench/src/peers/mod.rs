@@ -14,6 +14,7 @@ mod small;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -21,6 +22,7 @@ use memkv_client::Transport;
 
 use self::bare::{Bare, Seal};
 use self::case::{Act, CASES, Case, Peer, Sample, measure};
+use self::machine::Run;
 use self::memkv::MemKv;
 use self::memory::Memory;
 use self::mooncake::Mooncake;
@@ -53,6 +55,12 @@ pub struct Options {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    fn measures(&self, part: Measured) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,7 +118,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let load = machine::load();
     let mut lines = Vec::new();
     for part in Measured::value_variants() {
-        if options.only.is_empty() || options.only.contains(part) {
+        if options.measures(*part) {
             let measured = part.measure(options, &program)?;
             if !options.json {
                 println!("{}", report::table(&measured));
@@ -119,13 +127,35 @@ pub fn run(options: &Options) -> Result<bool> {
         }
     }
     if let Some(page) = &options.page {
-        let command = "cargo xtask bench peers --page docs/benchmarks.md";
-        machine::write_page(page, &lines, command, &load, options.python.as_deref())?;
+        let alone = options.alone || !options.measures(Measured::Values);
+        let peers = if alone { Vec::new() } else { peer_commands() };
+        let run = Run { command: own_command(), peers, load, python: options.python.as_deref() };
+        machine::write_page(page, &lines, &run)?;
     }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&lines)?);
     }
     Ok(lines.iter().all(Line::met))
+}
+
+/// How this was called, with all arguments that were given.
+fn own_command() -> String {
+    let mut command = Command::new("cargo");
+    command.args(["xtask", "bench"]).args(std::env::args_os().skip(1));
+    let flags = if cfg!(memkv_no_bulk_mac) { "RUSTFLAGS=\"--cfg memkv_no_bulk_mac\" " } else { "" };
+    format!("{flags}{}", process::command_line(&command))
+}
+
+/// How the peers that are here are started.
+fn peer_commands() -> Vec<String> {
+    let port = "PORT";
+    let commands = [
+        Protocol::Redis.server(port),
+        Protocol::Memcached.server(port),
+        small::iperf_server(port),
+        small::iperf_client(port),
+    ];
+    commands.iter().filter(|command| process::is_here(command)).map(process::command_line).collect()
 }
 
 const TCP: &str = "MemKV tcp";

@@ -27,12 +27,12 @@ impl Protocol {
         }
     }
 
-    fn server(self, port: u16) -> Command {
-        let port = port.to_string();
+    /// What starts a server of that kind.
+    pub fn server(self, port: &str) -> Command {
         match self {
             Protocol::Redis => {
                 let mut command = Command::new("redis-server");
-                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+                command.args(["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
                 command
             }
             Protocol::Memcached => {
@@ -40,7 +40,7 @@ impl Protocol {
                 // As root it asks for the user to be.
                 command.args([
                     "-p",
-                    &port,
+                    port,
                     "-l",
                     "127.0.0.1",
                     "-m",
@@ -105,7 +105,7 @@ pub struct Pipelined {
 impl Pipelined {
     pub fn start(protocol: Protocol) -> Result<Pipelined> {
         let port = free_port()?;
-        let process = Process::quiet(&mut protocol.server(port))?;
+        let process = Process::quiet(&mut protocol.server(&port.to_string()))?;
         let connection = |_| Connection::new(protocol, connect(port)?);
         let connections = (0..CONNECTIONS).map(connection).collect::<Result<_>>()?;
         Ok(Pipelined { protocol, process, connections, contents: Vec::new() })

@@ -86,8 +86,39 @@ pub fn connect(port: u16) -> Result<TcpStream> {
     }
 }
 
+/// What one would type to run this.
+pub fn command_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Whether there is such a program.
+pub fn is_here(command: &Command) -> bool {
+    Command::new(command.get_program()).arg("--version").output().is_ok()
+}
+
 /// The first line that a program prints, for the documentation.
 pub fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_typed() {
+        let mut command = Command::new("redis-server");
+        command.args(["--save", "", "--port", "6379", "it's two"]);
+        assert_eq!(command_line(&command), r"redis-server --save '' --port 6379 'it'\''s two'");
+    }
 }

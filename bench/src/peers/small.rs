@@ -212,16 +212,26 @@ pub fn sessions(programs: &Path, rounds: usize) -> Result<Vec<Line>> {
     Ok(figures.iter().map(line).collect())
 }
 
+pub fn iperf_server(port: &str) -> Command {
+    let mut command = Command::new("iperf3");
+    command.args(["-s", "-1", "-B", "127.0.0.1", "-p", port]);
+    command
+}
+
+pub fn iperf_client(port: &str) -> Command {
+    let mut command = Command::new("iperf3");
+    command.args(["-c", "127.0.0.1", "-p", port, "-P", "2", "-l", "1M", "-t", "1", "-J"]);
+    command
+}
+
 /// The rate of iperf3 over as many connections, in GB/s: sockets alone, without looking at a byte.
 pub fn iperf(rounds: usize) -> Result<f64> {
     let mut rates = Vec::new();
     for _ in 0..rounds {
         let port = free_port()?.to_string();
-        let _server =
-            Process::quiet(Command::new("iperf3").args(["-s", "-1", "-B", "127.0.0.1", "-p", &port]))?;
+        let _server = Process::quiet(&mut iperf_server(&port))?;
         std::thread::sleep(Duration::from_millis(300));
-        let arguments = ["-c", "127.0.0.1", "-p", &port, "-P", "2", "-l", "1M", "-t", "1", "-J"];
-        let output = Command::new("iperf3").args(arguments).output()?;
+        let output = iperf_client(&port).output()?;
         let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         let bits =
             report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 did not measure")?;
