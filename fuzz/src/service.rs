@@ -33,6 +33,7 @@ const LIMITS: ServiceLimits = ServiceLimits {
     unsent_bytes_max: 64 << 10,
     body_bytes_max: 64 << 10,
     body_bytes_total_max: 96 << 10,
+    stall_ms_max: 60_000,
 };
 
 pub fn run(data: &[u8]) {
