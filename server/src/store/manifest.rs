@@ -484,8 +484,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// The record is durable: publish it.
     pub(super) fn manifest_durable(&mut self, id: OpId, failed: Option<StoreError>) {
+        let places = self.manifest_ops.get(&id).and_then(|op| op.job.as_ref()).map(|job| &job.places[..]);
+        let lost = self.failed_under(places.unwrap_or_default());
         let Some(op) = self.manifest_ops.get_mut(&id) else { return };
-        op.failed = op.failed.take().or(failed);
+        op.failed = op.failed.take().or(failed).or(lost);
         let (namespace, name, refs) = op.meta.name.clone();
         let (generation, chosen) = (op.meta.generation, op.chosen);
         let lost = op.failed.is_some();

@@ -322,15 +322,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             return;
         }
         let Some(mut job) = self.jobs.remove(&id) else { return };
-        // A part may have been written well before its device failed.
-        let lost = job
-            .places
-            .iter()
-            .map(|place| self.locate(place.extent).0)
-            .find(|device| self.devices[*device].failed);
-        if let Some(device) = lost {
-            job.failed.get_or_insert(StoreError::DeviceFailed { device: self.devices[device].index });
-        }
+        job.failed = job.failed.take().or_else(|| self.failed_under(&job.places));
         if job.kind == Kind::Value {
             self.writing.remove(&job.digest);
         }
@@ -342,6 +334,13 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             (JobThen::Put(_), None) => self.value_written(job),
             (JobThen::Put(_), Some(_)) => self.value_failed(job),
         }
+    }
+
+    /// A part may have been written, and flushed, well before its device failed.
+    pub(super) fn failed_under(&self, places: &[Place]) -> Option<StoreError> {
+        let mut devices = places.iter().map(|place| &self.devices[self.locate(place.extent).0]);
+        let failed = devices.find(|device| device.failed)?;
+        Some(StoreError::DeviceFailed { device: failed.index })
     }
 
     fn value_written(&mut self, job: Job<B>) {

@@ -302,6 +302,52 @@ fn a_commit_ends_when_the_device_of_its_pieces_has_failed() {
     rig.stop();
 }
 
+/// Runs what the store hands out, but for what is held: that is answered.
+fn run_but(rig: &mut Rig, held: impl Fn(&Command<Bytes>) -> bool) -> Vec<Command<Bytes>> {
+    let mut kept = Vec::new();
+    while let Some(command) = rig.store.poll_command() {
+        if held(&command) {
+            kept.push(command);
+        } else {
+            let result = rig.devices.execute(&command);
+            rig.store.complete(rig.now_ms, command.id, result);
+        }
+    }
+    kept
+}
+
+/// One device has flushed its part of the record and fails, while the other still flushes.
+#[test]
+fn a_manifest_fails_with_any_device_of_its_record() {
+    let place = tempfile::tempdir().unwrap();
+    let mut rig = Rig::format(open_directory(place.path(), 2, CAPACITY).unwrap().devices, config());
+    let ticket = rig.ticket();
+    let body = blocks(&bytes(2 * BLOCK_BYTES, 5));
+    let (generation, role) = (None, Role::Home);
+    let put = PutManifest { namespace: b"ns", name: b"m", generation, role, chunks: &[], body, lease_ms: 0 };
+    rig.store.put_manifest(0, CLIENT, ticket, put);
+    let is_flush = |command: &Command<Bytes>| matches!(command.op, Op::Flush);
+    let flushes = run_but(&mut rig, is_flush);
+    let [early, late] = &flushes[..] else { panic!("one for each device: {flushes:?}") };
+    assert_ne!(early.device, late.device);
+    rig.store.complete(0, early.id, Ok(Done::Ok));
+    for n in 0..4u64 {
+        let ticket = rig.ticket();
+        rig.store.put(0, CLIENT, ticket, key(format!("k{n}").as_bytes()), blocks(&bytes(BLOCK_BYTES, n)));
+    }
+    let broken = run_but(&mut rig, |command| command.device == early.device);
+    assert!(broken.iter().any(|command| matches!(command.op, Op::Write { .. })));
+    for command in broken {
+        rig.store.complete(0, command.id, Err(IoError::Gone));
+    }
+    assert!(rig.store.device_status()[early.device as usize].failed);
+    rig.store.complete(0, late.id, Ok(Done::Ok));
+    assert_eq!(rig.end(ticket), Err(StoreError::DeviceFailed { device: early.device }));
+    assert_eq!(rig.get_manifest(b"m"), None);
+    assert_eq!(rig.store.audit(), Ok(()));
+    rig.stop();
+}
+
 struct Flaky {
     device: Formatted,
     flushes: std::sync::atomic::AtomicU32,
