@@ -423,14 +423,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let superblock_waiters = std::mem::take(&mut target.superblock_waiters);
         target.rewrite = None;
         let extents = target.base..target.base + target.extents.len() as u32;
-        for extent in extents {
-            for (id, _) in self.catalog.residents(extent) {
-                // A striped value may be listed more than once.
-                if self.catalog.is_live(id) {
-                    self.lose(id);
-                }
-            }
-        }
+        let residents = extents.flat_map(|extent| self.catalog.residents(extent));
+        // A striped value may be listed more than once.
+        let lost: Set<_> = residents.map(|(id, _)| id).collect();
+        self.lose_all(&lost, &error);
         // Those that stay must know that this one left, before it can come back.
         self.generation += 1;
         for other in self.devices.iter_mut().filter(|other| !other.failed && other.geometry.persistent) {

@@ -104,14 +104,12 @@ impl<B> ManifestOp<B> {
         self.job.as_ref().filter(|job| job.namespace == namespace).map(|job| job.shape.length)
     }
 
-    /// The chunk is lost, and the manifest with it. Answers how many references it held.
-    pub fn forget_chunk(&mut self, chunk: EntryId, lost: &StoreError) -> usize {
-        let before = self.meta.chunks.len();
-        let kept: Vec<_> = self.meta.chunks.iter().copied().filter(|id| *id != chunk).collect();
-        let held = before - kept.len();
-        if held > 0 {
+    /// These chunks are lost, and the manifest with them, if it holds any. Answers the references it held.
+    pub fn forget_chunks(&mut self, chunks: &Set<EntryId>, why: &StoreError) -> Vec<EntryId> {
+        let (held, kept): (Vec<_>, Vec<_>) = self.chunks().partition(|id| chunks.contains(id));
+        if !held.is_empty() {
             self.meta.chunks = kept.into();
-            self.failed = Some(lost.clone());
+            self.failed = Some(why.clone());
         }
         held
     }
@@ -127,9 +125,10 @@ impl Manifests {
         self.by_entry.values().flat_map(|meta| meta.chunks.iter().copied())
     }
 
-    /// The manifests that hold a chunk.
-    pub fn naming(&self, chunk: EntryId) -> Vec<EntryId> {
-        let naming = self.by_entry.iter().filter(|(_, meta)| meta.chunks.contains(&chunk));
+    /// The manifests that hold any of these chunks.
+    pub fn naming(&self, chunks: &Set<EntryId>) -> Vec<EntryId> {
+        let names = |meta: &Meta| meta.chunks.iter().any(|chunk| chunks.contains(chunk));
+        let naming = self.by_entry.iter().filter(|(_, meta)| names(meta));
         naming.map(|(id, _)| *id).collect()
     }
 

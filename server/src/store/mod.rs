@@ -71,6 +71,9 @@ use write::Job;
 /// A table by numbers that are given out here, or by keyed digests: nobody outside chooses them so that they collide.
 type Map<K, V> = rustc_hash::FxHashMap<K, V>;
 
+/// The same without values.
+type Set<K> = rustc_hash::FxHashSet<K>;
+
 /// See the module's head.
 pub struct Store<B> {
     config: Config,

@@ -160,28 +160,38 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// The bytes of an entry are gone or wrong: it is a miss from now on, and so is every manifest that names it.
     pub(super) fn lose(&mut self, id: EntryId) {
-        let view = self.catalog.view(id);
-        if view.manifest {
-            self.remove_manifest(id);
-            return;
-        }
-        if view.refs > 0 {
-            for manifest in self.manifests.naming(id) {
+        let device = &self.devices[self.locate(self.catalog.view(id).place.extent).0];
+        // A device that goes on lost this value alone: another attempt is told to write it again.
+        let why = match device.failed {
+            true => StoreError::DeviceFailed { device: device.index },
+            false => StoreError::ChunkLost,
+        };
+        self.lose_all(&Set::from_iter([id]), &why);
+    }
+
+    /// As `lose`. A device takes many at once, and every manifest is looked at once for all of them.
+    pub(super) fn lose_all(&mut self, lost: &Set<EntryId>, why: &StoreError) {
+        let named: Set<_> = lost.iter().copied().filter(|id| self.catalog.view(*id).refs > 0).collect();
+        if !named.is_empty() {
+            for manifest in self.manifests.naming(&named) {
                 self.counters.manifests_lost += 1;
                 self.remove_manifest(manifest);
             }
-            let device = &self.devices[self.locate(view.place.extent).0];
-            // A device that goes on lost this value alone: another attempt is told to write it again.
-            let lost = match device.failed {
-                true => StoreError::DeviceFailed { device: device.index },
-                false => StoreError::ChunkLost,
-            };
-            for op in self.manifest_ops.values_mut() {
-                (0..op.forget_chunk(id, &lost)).for_each(|_| self.catalog.drop_ref(id));
+            let held = self.manifest_ops.values_mut().flat_map(|op| op.forget_chunks(&named, why));
+            held.for_each(|chunk| self.catalog.drop_ref(chunk));
+        }
+        for id in lost {
+            // A manifest may have gone with its chunks.
+            if !self.catalog.is_live(*id) {
+                continue;
+            }
+            if self.catalog.view(*id).manifest {
+                self.remove_manifest(*id);
+            } else {
+                self.counters.values_lost += 1;
+                self.remove_entry(*id);
             }
         }
-        self.counters.values_lost += 1;
-        self.remove_entry(id);
     }
 
     /// Marks an entry as used now.

@@ -199,7 +199,8 @@ impl Device {
 
     /// Adds an entry to the journal.
     pub fn log(&mut self, entry: &Entry) {
-        if planted::now_and_then(Bug::JournalEntryLost, 8) {
+        // The journal of a failed device is written no more.
+        if self.failed || planted::now_and_then(Bug::JournalEntryLost, 8) {
             return;
         }
         self.journal.append(entry);

@@ -348,6 +348,49 @@ fn a_manifest_fails_with_any_device_of_its_record() {
     rig.stop();
 }
 
+/// A device fails with values that many manifests name, twice over: each is lost once, and what names none of them stays.
+#[test]
+fn a_device_takes_the_manifests_of_its_values_and_no_others() {
+    let pair = [faulty(Faults::default(), 1), faulty(Faults::default(), 2)];
+    let devices = pair.iter().map(|device| Arc::clone(device) as Arc<dyn Device>).collect();
+    let mut rig = Rig::format(devices, config());
+    let names: Vec<_> = (0..16u64).map(|n| format!("k{n}")).collect();
+    for (n, name) in (0..).zip(&names) {
+        rig.put(name.as_bytes(), &bytes(1 << 20, n)).unwrap();
+    }
+    let chunks = |n: usize| [names[n].as_bytes(), names[(n + 1) % 16].as_bytes()];
+    for n in 0..16 {
+        rig.put_manifest(format!("m{n}").as_bytes(), &chunks(n), b"body").unwrap();
+    }
+    pair[1].break_down();
+    let ticket = rig.ticket();
+    rig.store.put(0, CLIENT, ticket, key(b"new"), blocks(&bytes(1 << 20, 99)));
+    rig.settle();
+    let ticket = rig.ticket();
+    rig.store.put(0, CLIENT, ticket, key(b"newer"), blocks(&bytes(1 << 20, 98)));
+    rig.settle();
+    assert!(rig.store.device_status()[1].failed);
+    let there: Vec<_> =
+        names.iter().map(|name| rig.store.exists(0, key(name.as_bytes())).is_some()).collect();
+    let (mut lost, mut whole) = (there.iter().filter(|there| !**there).count() as u64, 0);
+    assert!(lost > 0 && lost < 16);
+    assert_eq!(rig.store.counters().values_lost, lost);
+    lost = 0;
+    for n in 0..16 {
+        let manifest = rig.get_manifest(format!("m{n}").as_bytes());
+        match there[n] && there[(n + 1) % 16] {
+            // Its own record may have been on the device.
+            true => whole += u64::from(manifest.is_some()),
+            false => {
+                lost += 1;
+                assert_eq!(manifest, None, "m{n}");
+            }
+        }
+    }
+    assert!(rig.store.counters().manifests_lost <= lost && whole + lost <= 16);
+    assert_eq!(rig.store.audit(), Ok(()));
+}
+
 struct Flaky {
     device: Formatted,
     flushes: std::sync::atomic::AtomicU32,
