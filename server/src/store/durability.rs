@@ -192,16 +192,19 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         for device in 0..self.devices.len() {
             self.devices[device].journal.want();
             self.journal_pump(device);
-            let target = &self.devices[device];
-            if target.is_dirty() && target.flushing.is_none() {
-                self.issue_flush(device);
+            let target = &mut self.devices[device];
+            match target.flushing {
+                None if target.is_dirty() => self.issue_flush(device),
+                None => {}
+                // What came since then must not wait for the next interval.
+                Some(flushing) => target.flush_due = flushing.completed < target.completed,
             }
         }
     }
 
     pub(super) fn flush_pump(&mut self, device: usize) {
         let target = &self.devices[device];
-        let due = !target.flush_waiters.is_empty() || target.wants_seal();
+        let due = !target.flush_waiters.is_empty() || target.wants_seal() || target.flush_due;
         if target.flushing.is_none() && due && !target.failed {
             self.issue_flush(device);
         }
@@ -209,6 +212,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     fn issue_flush(&mut self, device: usize) {
         let target = &mut self.devices[device];
+        target.flush_due = false;
         target.flushing = Some(Flushing {
             completed: target.completed,
             journal_written: target.journal.written,

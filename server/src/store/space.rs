@@ -125,6 +125,8 @@ pub struct Device {
     pub flushed: u64,
     /// A flush in flight.
     pub flushing: Option<Flushing>,
+    /// An interval passed meanwhile: the next one begins when it ends.
+    pub flush_due: bool,
     pub flush_waiters: Vec<(u64, WaitId)>,
     /// The generation of the superblock that is durable.
     pub superblock_durable: u64,
@@ -168,6 +170,7 @@ impl Device {
             completed: 0,
             flushed: 0,
             flushing: None,
+            flush_due: false,
             flush_waiters: Vec::new(),
             superblock_durable: 0,
             superblock_waiters: Vec::new(),

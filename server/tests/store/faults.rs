@@ -391,6 +391,34 @@ fn a_device_takes_the_manifests_of_its_values_and_no_others() {
     assert_eq!(rig.store.audit(), Ok(()));
 }
 
+/// What is acknowledged while a flush is in flight is in the next one, and that begins when this one ends.
+#[test]
+fn an_interval_does_not_wait_for_the_next_when_a_flush_is_slow() {
+    let place = tempfile::tempdir().unwrap();
+    let config = Config { sync: Sync::Interval { ms: 100 }, ..config() };
+    let mut rig = Rig::format(open_directory(place.path(), 1, CAPACITY).unwrap().devices, config);
+    let is_flush = |command: &Command<Bytes>| matches!(command.op, Op::Flush);
+    rig.pass(100);
+    rig.put(b"a", b"one").unwrap();
+    rig.now_ms = 200;
+    rig.store.tick(200);
+    let slow = run_but(&mut rig, is_flush);
+    assert_eq!(slow.len(), 1);
+    let ticket = rig.ticket();
+    rig.store.put(200, CLIENT, ticket, key(b"b"), blocks(b"two"));
+    assert_eq!(run_but(&mut rig, is_flush).len(), 0);
+    assert!(rig.end(ticket).is_ok());
+    rig.now_ms = 300;
+    rig.store.tick(300);
+    assert_eq!(run_but(&mut rig, is_flush).len(), 0, "one at a time");
+    rig.store.complete(300, slow[0].id, Ok(Done::Ok));
+    let next = run_but(&mut rig, is_flush);
+    assert_eq!(next.len(), 1, "it is due");
+    rig.store.complete(300, next[0].id, Ok(Done::Ok));
+    assert_eq!(run_but(&mut rig, is_flush).len(), 0, "all is durable");
+    rig.stop();
+}
+
 struct Flaky {
     device: Formatted,
     flushes: std::sync::atomic::AtomicU32,
