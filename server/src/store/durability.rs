@@ -449,8 +449,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// Ends a stop once nothing is left to do.
     pub(super) fn finish_stop(&mut self) {
         let Some(ticket) = self.stopping else { return };
-        let busy = !self.jobs.is_empty() || !self.manifest_ops.is_empty() || !self.allocations.is_empty();
-        if busy || std::mem::replace(&mut self.stop_begun, true) {
+        let writing = !self.jobs.is_empty() || !self.manifest_ops.is_empty() || !self.allocations.is_empty();
+        let reclaiming = !self.reclaim.batches.is_empty() || self.devices.iter().any(Device::is_discarding);
+        if writing || reclaiming || std::mem::replace(&mut self.stop_begun, true) {
             return;
         }
         for device in 0..self.devices.len() {

@@ -101,6 +101,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// Starts reclaiming on devices that run short of free extents.
     pub(super) fn reclaim_pump(&mut self) {
         let waiting = !self.placing.is_empty() || !self.packing.is_empty();
+        if self.stopping.is_some() && !waiting {
+            return;
+        }
         for device in 0..self.devices.len() {
             let target = &self.devices[device];
             let enough = target.free_extents_soon() > target.low_water();
@@ -630,7 +633,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     /// Discards what was freed, one command for many extents.
     pub(super) fn discard_pump(&mut self, device: usize) {
         let target = &mut self.devices[device];
-        if target.failed || target.discards.is_empty() {
+        // Whoever still reads when the store closes is not waited for.
+        if target.failed || target.discards.is_empty() || self.stop_begun {
             return;
         }
         let mut extents = std::mem::take(&mut target.discards);

@@ -264,6 +264,10 @@ impl Device {
         !self.unsealed.is_empty() && (many || listing || self.free_extents_soon() <= self.low_water())
     }
 
+    pub fn is_discarding(&self) -> bool {
+        self.discards_in_flight > 0 || !self.failed && !self.discards.is_empty()
+    }
+
     pub fn state(&self, extent: u32) -> ExtentState {
         self.extents[extent as usize].state
     }

@@ -419,6 +419,42 @@ fn an_interval_does_not_wait_for_the_next_when_a_flush_is_slow() {
     rig.stop();
 }
 
+#[test]
+fn a_stop_waits_for_what_is_being_reclaimed_and_begins_no_more() {
+    let place = tempfile::tempdir().unwrap();
+    let mut rig = Rig::format(open_directory(place.path(), 1, 48 << 20).unwrap().devices, config());
+    let is_discard = |command: &Command<Bytes>| matches!(command.op, Op::Discard { .. });
+    let mut discards = Vec::new();
+    for n in 0..200u64 {
+        let ticket = rig.ticket();
+        rig.store.put(
+            rig.now_ms,
+            CLIENT,
+            ticket,
+            key(format!("k{n}").as_bytes()),
+            blocks(&bytes(1 << 20, n)),
+        );
+        discards = run_but(&mut rig, is_discard);
+        // Leases end, so that something may go.
+        rig.now_ms += 20_000;
+        if !discards.is_empty() {
+            break;
+        }
+    }
+    assert!(!discards.is_empty(), "room was short");
+    let stopped = rig.ticket();
+    rig.store.stop(rig.now_ms, stopped);
+    discards.extend(run_but(&mut rig, is_discard));
+    rig.settle();
+    assert!(!rig.has_ended(stopped), "an extent is being discarded");
+    for command in discards {
+        let result = rig.devices.execute(&command);
+        rig.store.complete(rig.now_ms, command.id, result);
+    }
+    assert_eq!(rig.end(stopped), Ok(Outcome::Stopped));
+    assert!(rig.store.poll_command().is_none());
+}
+
 struct Flaky {
     device: Formatted,
     flushes: std::sync::atomic::AtomicU32,

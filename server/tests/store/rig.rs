@@ -101,6 +101,10 @@ impl Rig {
         Ticket(self.tickets)
     }
 
+    pub fn has_ended(&self, ticket: Ticket) -> bool {
+        self.ended.contains_key(&ticket)
+    }
+
     pub fn end(&mut self, ticket: Ticket) -> Result<Outcome, StoreError> {
         self.settle();
         self.ended.remove(&ticket).expect("the request has ended")
