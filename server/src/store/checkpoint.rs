@@ -10,7 +10,7 @@
 use super::*;
 use crate::store::durability::superblock_offset;
 use crate::store::journal::Journal;
-use crate::store::space::JournalWaiter;
+use crate::store::space::{JournalWaiter, Own, OwnWrite};
 
 /// A chain of fewer extents is never rewritten.
 const CHAIN_EXTENTS_MIN: usize = 4;
@@ -170,8 +170,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 let bytes = target.next_superblock(generation, members, clean);
                 let offset = superblock_offset(target.superblock.sequence.get());
                 target.superblock_write.stage = Stage::Writing;
-                let segments = vec![Segment::Owned(bytes.into())];
-                self.issue(device, Op::Write { offset, segments }, InFlight::Superblock { device });
+                self.write_own(device, OwnWrite { what: Own::Superblock, offset, bytes: bytes.into() });
             }
             Stage::Writing => {
                 target.superblock_write.stage = Stage::FlushAfter;

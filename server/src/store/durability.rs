@@ -3,12 +3,14 @@
 //! A wait names positions: writes that must be flushed, journal positions that must be written and then flushed. Waiters that
 //! arrive while a flush is in flight share the next one: that is the group commit. A flush covers exactly the writes
 //! that were completed when it was handed out. A failed flush fails its device; it is never tried again.
+//!
+//! A full file system breaks nothing: a frame or a superblock that it refuses is written again later, and is waited for.
 
 use super::*;
 use crate::store::format::SUPERBLOCK_OFFSETS;
 use crate::store::journal::{ENTRY_RECORDS_MAX, Entry, Listed};
 use crate::store::remove::Deletion;
-use crate::store::space::{Flushing, JournalWaiter};
+use crate::store::space::{Flushing, JournalWaiter, Own, OwnWrite};
 
 /// Someone who goes on when everything he waits for is durable.
 pub(super) struct Wait {
@@ -50,6 +52,9 @@ pub(super) enum Need {
     /// The device's superblock, as it is wanted now.
     Superblock { device: usize },
 }
+
+/// How long a write rests that a full file system refused, unless something is discarded meanwhile.
+const HELD_BACK_MS: u64 = 200;
 
 impl<B: AsRef<[u8]> + Clone> Store<B> {
     pub(super) fn wait(&mut self, needs: impl IntoIterator<Item = Need>, then: Then) {
@@ -277,8 +282,45 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let epoch = journal.epoch;
         let offset = target.offset(frame.extent, frame.offset);
         self.counters.journal_bytes_written += frame.bytes.len() as u64;
-        let segments = vec![Segment::Owned(frame.bytes.into())];
-        self.issue(device, Op::Write { offset, segments }, InFlight::Journal { device, epoch });
+        self.write_own(device, OwnWrite { what: Own::Frame { epoch }, offset, bytes: frame.bytes.into() });
+    }
+
+    pub(super) fn write_own(&mut self, device: usize, write: OwnWrite) {
+        let segments = vec![Segment::Owned(write.bytes.clone())];
+        self.issue(device, Op::Write { offset: write.offset, segments }, InFlight::Own { device, write });
+    }
+
+    /// A frame or a superblock was written, or not. One that a full file system refused is kept: nothing may take its place, and
+    /// whoever waits for it waits on.
+    pub(super) fn own_write_ended(&mut self, device: usize, write: OwnWrite, result: Result<(), IoError>) {
+        self.devices[device].full = false;
+        match (result, write.what) {
+            (Err(IoError::NoSpace), _) if !self.devices[device].failed => self.hold_back(device, write),
+            (result, Own::Frame { epoch }) => self.journal_ended(device, epoch, result),
+            (result, Own::Superblock) => self.superblock_step(device, result),
+        }
+    }
+
+    fn hold_back(&mut self, device: usize, write: OwnWrite) {
+        self.counters.write_errors += 1;
+        let target = &mut self.devices[device];
+        target.full = true;
+        target.held_back.push(write);
+        target.held_back_until_ms = self.now_ms + HELD_BACK_MS;
+        // What is placed in an extent whose opening is not written would wait, too: let it go elsewhere, or be refused.
+        for stream in [Stream::Hot, Stream::Cold] {
+            let target = &self.devices[device];
+            let opened_at = |open: OpenExtent| target.extents[open.extent as usize].opened_at;
+            if target.open[stream as usize].is_some_and(|open| opened_at(open) > target.journal.written) {
+                self.close_open(device, stream);
+            }
+        }
+    }
+
+    /// There may be room now for what a full file system refused.
+    pub(super) fn write_held_back(&mut self, device: usize) {
+        let held_back = std::mem::take(&mut self.devices[device].held_back);
+        held_back.into_iter().for_each(|write| self.write_own(device, write));
     }
 
     pub(super) fn journal_ended(&mut self, device: usize, epoch: u64, result: Result<(), IoError>) {
@@ -426,6 +468,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
         let journal_waiters = std::mem::take(&mut target.journal_waiters);
         let superblock_waiters = std::mem::take(&mut target.superblock_waiters);
         target.rewrite = None;
+        target.held_back.clear();
         let extents = target.base..target.base + target.extents.len() as u32;
         let residents = extents.flat_map(|extent| self.catalog.residents(extent));
         // A striped value may be listed more than once.

@@ -135,10 +135,12 @@ enum InFlight {
         block: u32,
         bytes: usize,
     },
-    Journal {
+    /// A frame of the journal, or a superblock.
+    Own {
         device: usize,
-        epoch: u64,
+        write: space::OwnWrite,
     },
+    /// A flush before or after a superblock is written.
     Superblock {
         device: usize,
     },
@@ -250,7 +252,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.write_ended(device, extent, result);
                 self.piece_ended(allocation, block, device, result);
             }
-            InFlight::Journal { device, epoch } => self.journal_ended(device, epoch, result),
+            InFlight::Own { device, write } => self.own_write_ended(device, write, result),
             InFlight::Superblock { device } => self.superblock_step(device, result),
             InFlight::Flush { device } => self.flush_ended(device, result),
             InFlight::Moves { device, extent, batch, moves } => {
@@ -258,7 +260,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 self.write_ended(device, extent, result);
                 self.moves_ended(batch, device, moves, result);
             }
-            InFlight::Discard { device, extents } => self.discard_ended(device, extents),
+            InFlight::Discard { device, extents } => {
+                self.discard_ended(device, extents);
+                // The shards share a file system.
+                (0..self.devices.len()).for_each(|device| self.write_held_back(device));
+            }
             InFlight::MoveRead(_) => debug_assert!(false, "handled above"),
         }
     }
@@ -279,6 +285,11 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             self.next_sync_ms = self.now_ms + ms.max(1);
             self.flush_all();
         }
+        for device in 0..self.devices.len() {
+            if self.now_ms >= self.devices[device].held_back_until_ms {
+                self.write_held_back(device);
+            }
+        }
     }
 
     /// When `tick` has something to do at the latest.
@@ -288,7 +299,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             Sync::Interval { .. } => Some(self.next_sync_ms),
             Sync::Always => None,
         };
-        [self.leases.next_end(), allocation, sync].into_iter().flatten().min()
+        let held_back = self.devices.iter().filter(|device| !device.held_back.is_empty());
+        let held_back = held_back.map(|device| device.held_back_until_ms).min();
+        [self.leases.next_end(), allocation, sync, held_back].into_iter().flatten().min()
     }
 
     /// Makes everything acknowledged so far durable; ends in [`Outcome::Synced`].
@@ -298,6 +311,9 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
     }
 
     /// Accepts nothing more, lets everything in flight end, makes it durable; ends in [`Outcome::Stopped`].
+    ///
+    /// On a full file system that is when there is room for the journals again. Whoever does not wait so long leaves what a loss
+    /// of power would: nothing acknowledged is lost.
     pub fn stop(&mut self, now_ms: u64, ticket: Ticket) {
         self.advance(now_ms);
         self.stopping = Some(ticket);

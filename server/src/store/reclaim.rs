@@ -121,7 +121,10 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Whether waiting may make room; if nothing is on its way, tries harder.
     pub(super) fn room_may_come(&mut self) -> bool {
-        let on_its_way = !self.reclaim.batches.is_empty() || self.manifests.is_settling();
+        let still = |device: &Device| device.stands_still();
+        let batches = self.reclaim.batches.values().any(|batch| !still(&self.devices[batch.device]));
+        let settling = self.manifests.is_settling() && !self.devices.iter().any(still);
+        let on_its_way = batches || settling;
         if on_its_way || self.devices.iter().any(|device| device.room_on_its_way()) {
             return true;
         }
@@ -143,7 +146,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Starts a batch on a device, with ever more declared cold. False when nothing can be gained.
     fn reclaim(&mut self, device: usize, levels: std::ops::Range<usize>) -> bool {
-        if self.devices[device].failed {
+        if self.devices[device].failed || self.devices[device].stands_still() {
             return false;
         }
         self.leases.expire(self.now_ms);
@@ -705,6 +708,8 @@ impl Device {
     /// take as long as he likes.
     fn room_on_its_way(&self) -> bool {
         !self.failed
-            && (self.discards_in_flight > 0 || !self.discards.is_empty() || !self.unsealed.is_empty())
+            && (self.discards_in_flight > 0
+                || !self.discards.is_empty()
+                || !self.unsealed.is_empty() && !self.stands_still())
     }
 }

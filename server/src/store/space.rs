@@ -8,6 +8,7 @@
 //! Extents are numbered over the whole store (`base + index`), a number that never reaches a device.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use memkv_transport::planted::{self, Bug};
 
@@ -96,6 +97,24 @@ pub enum JournalWaiter {
     Durable(WaitId),
 }
 
+/// What the store writes for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// Of the journal of this epoch.
+    Frame {
+        epoch: u64,
+    },
+    Superblock,
+}
+
+/// Such a write, kept until it is on its device.
+#[derive(Debug)]
+pub struct OwnWrite {
+    pub what: Own,
+    pub offset: u64,
+    pub bytes: Arc<[u8]>,
+}
+
 pub struct Device {
     /// Where the shell knows it.
     pub slot: u16,
@@ -114,6 +133,12 @@ pub struct Device {
     /// The chain that is to take its place.
     pub rewrite: Option<Rewrite>,
     pub superblock_write: SuperblockWrite,
+    /// What a full file system refused: at most one frame of each chain, and one superblock.
+    pub held_back: Vec<OwnWrite>,
+    /// When that is tried again.
+    pub held_back_until_ms: u64,
+    /// The last such write was refused.
+    pub full: bool,
     /// Records that are alive, for the length of a rewritten journal.
     pub records: u64,
     pub failed: bool,
@@ -164,6 +189,9 @@ impl Device {
             journal,
             rewrite: None,
             superblock_write: SuperblockWrite::default(),
+            held_back: Vec::new(),
+            held_back_until_ms: 0,
+            full: false,
             records: 0,
             failed: false,
             unreadable_in_a_row: 0,
@@ -223,7 +251,12 @@ impl Device {
             Stream::Hot => self.kept_back(),
             Stream::Cold => self.journal_rewrite_extents() + 1,
         };
-        !self.failed && self.free.len() > reserve
+        !self.failed && !self.stands_still() && self.free.len() > reserve
+    }
+
+    /// The file system has no room for the journal or the superblock: nothing that is begun here would come to an end now.
+    pub fn stands_still(&self) -> bool {
+        self.full
     }
 
     /// An extent is free again. Drives take the oldest first, so that all places wear alike; memory the newest, whose bytes may

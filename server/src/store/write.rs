@@ -292,11 +292,22 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.failed.get_or_insert(error);
             }
+            self.forget_openings(id);
         }
         if let Some(job) = self.jobs.get_mut(&id) {
             job.outstanding -= 1;
         }
         self.job_step(id);
+    }
+
+    /// A failed job waits for no extent's opening: a full file system may not let it be written for long.
+    fn forget_openings(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        for device in &mut self.devices {
+            let before = device.journal_waiters.len();
+            device.journal_waiters.retain(|(_, waiter)| *waiter != JournalWaiter::Job(id));
+            job.outstanding -= (before - device.journal_waiters.len()) as u32;
+        }
     }
 
     /// What a caller is told about a failed write.

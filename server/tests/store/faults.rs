@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memkv_server::io::{Device, Devices, Faults, FaultyDevice, MemoryDevice, open_directory};
 use memkv_server::store::*;
@@ -185,6 +186,111 @@ fn a_full_file_system_is_no_broken_device() {
     for n in stored {
         assert!(rig.get(format!("k{n}").as_bytes()) == Some(bytes(100_000, n)));
     }
+}
+
+/// A shard file on a file system that someone else fills now and then.
+struct Crowded {
+    device: Formatted,
+    full: AtomicBool,
+}
+
+impl Device for Crowded {
+    fn geometry(&self) -> Result<Geometry, IoError> {
+        self.device.geometry()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        self.device.read(offset, into)
+    }
+
+    fn write(&self, offset: u64, slices: &[std::io::IoSlice<'_>]) -> Result<(), IoError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(IoError::NoSpace);
+        }
+        self.device.write(offset, slices)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        self.device.flush()
+    }
+
+    fn discard(&self, ranges: &[(u64, u64)]) -> Result<(), IoError> {
+        self.device.discard(ranges)
+    }
+}
+
+fn one_shard(path: &Path) -> Formatted {
+    Formatted(Devices::new(open_directory(path, 1, CAPACITY).unwrap().devices))
+}
+
+fn crowded(path: &Path) -> Arc<Crowded> {
+    Arc::new(Crowded { device: one_shard(path), full: AtomicBool::new(false) })
+}
+
+#[test]
+fn a_full_file_system_keeps_what_is_stored_and_waits_for_room() {
+    let place = tempfile::tempdir().unwrap();
+    let device = crowded(place.path());
+    let mut rig = Rig::format(vec![Arc::clone(&device) as Arc<dyn Device>], config());
+    for name in [b"gone", b"kept"] {
+        rig.put(name, &bytes(3 << 18, u64::from(name[0]))).unwrap();
+    }
+    device.full.store(true, Ordering::SeqCst);
+    // The journal has no room for the removal: nobody is told that it is gone.
+    let deleted = rig.ticket();
+    rig.store.delete(rig.now_ms, CLIENT, deleted, key(b"gone"));
+    rig.pass(1000);
+    assert!(!rig.has_ended(deleted) && !rig.store.device_status()[0].failed);
+    assert!(rig.store.next_deadline().is_some_and(|ms| ms > rig.now_ms), "it is tried again, not at once");
+    for n in 0..3u64 {
+        assert_eq!(rig.put(format!("new{n}").as_bytes(), &bytes(3 << 18, n)), Err(StoreError::OutOfSpace));
+    }
+    assert_eq!(rig.get(b"gone"), None);
+    assert!(rig.get(b"kept") == Some(bytes(3 << 18, u64::from(b'k'))));
+    // A stop waits for room, too.
+    let stopped = rig.ticket();
+    rig.store.stop(rig.now_ms, stopped);
+    rig.pass(1000);
+    assert!(!rig.has_ended(stopped) && !rig.has_ended(deleted));
+    device.full.store(false, Ordering::SeqCst);
+    assert_eq!(rig.end(stopped), Ok(Outcome::Stopped));
+    assert_eq!(rig.end(deleted), Ok(Outcome::Deleted));
+    assert_eq!(rig.store.counters().devices_failed, 0);
+    let mut rig = Rig::open(rig.devices, config());
+    assert_eq!(rig.report.problems, []);
+    assert_eq!(rig.get(b"gone"), None);
+    assert!(rig.get(b"kept") == Some(bytes(3 << 18, u64::from(b'k'))));
+}
+
+/// The other device leaves: its word has to wait for room, and the delete of what it held with it.
+#[test]
+fn a_full_file_system_takes_a_superblock_later() {
+    let (full, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let device = crowded(full.path());
+    let other = Arc::new(FaultyDevice::new(one_shard(broken.path()), Faults::default(), 1));
+    let mut rig = Rig::format(vec![Arc::clone(&device) as _, Arc::clone(&other) as _], config());
+    let names: Vec<_> = (0..8u64).map(|n| format!("k{n}")).collect();
+    for (n, name) in (0..).zip(&names) {
+        rig.put(name.as_bytes(), &bytes(3 << 18, n)).unwrap();
+    }
+    device.full.store(true, Ordering::SeqCst);
+    other.break_down();
+    let synced = rig.ticket();
+    rig.store.sync(rig.now_ms, synced);
+    let _ = rig.put(b"new", &bytes(3 << 18, 9));
+    rig.pass(1000);
+    let failed = |rig: &Rig| rig.store.device_status().iter().map(|one| one.failed).collect::<Vec<_>>();
+    assert_eq!(failed(&rig), [false, true]);
+    let lost = names.iter().find(|name| rig.store.exists(rig.now_ms, key(name.as_bytes())).is_none());
+    let lost = lost.expect("the device that left held some");
+    let deleted = rig.ticket();
+    rig.store.delete(rig.now_ms, CLIENT, deleted, key(lost.as_bytes()));
+    rig.pass(1000);
+    assert!(!rig.has_ended(deleted));
+    device.full.store(false, Ordering::SeqCst);
+    assert_eq!(rig.end(deleted), Err(StoreError::NotFound));
+    assert_eq!(failed(&rig), [false, true]);
+    rig.stop();
 }
 
 #[test]
