@@ -17,6 +17,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
 use smallvec::SmallVec;
@@ -31,6 +32,8 @@ use crate::store::IoError;
 const ENTRIES: u32 = 128;
 /// Requests that the kernel is handed at once: it gathers more than two for merging.
 const HANDED_MAX: usize = 2;
+/// What the thread waits when the kernel has no memory or no room for completions just now, and between looks at the last ones.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Marks the completion of the wake-up read.
 const WAKE: u64 = u64::MAX;
 /// Marks completions of writing behind, which nobody waits for.
@@ -101,6 +104,8 @@ struct Request {
     done: u64,
     asked: u64,
     fixed: bool,
+    /// Its number among the worker's submissions.
+    pushed: u64,
     end: End,
 }
 
@@ -183,6 +188,16 @@ impl Ring {
         write_behind: bool,
         name: &str,
     ) -> std::io::Result<Self> {
+        Self::open_with(file, staging, write_behind, name, |uring| uring.submit_and_wait(1))
+    }
+
+    fn open_with(
+        file: Arc<File>,
+        staging: Arc<Staging>,
+        write_behind: bool,
+        name: &str,
+        enter: Enter,
+    ) -> std::io::Result<Self> {
         let uring = IoUring::new(ENTRIES * 2)?;
         uring.submitter().register_files(&[file.as_raw_fd()])?;
         let (address, length) = staging.range();
@@ -210,6 +225,9 @@ impl Ring {
             wake_word: Box::new(0),
             registered,
             behind: write_behind.then_some(0..0),
+            enter,
+            pushed: 0,
+            failed: None,
             _file: file,
             _staging: staging,
         };
@@ -297,6 +315,9 @@ impl Drop for Ring {
     }
 }
 
+/// Submits, and waits for a completion.
+type Enter = fn(&IoUring) -> std::io::Result<usize>;
+
 /// The thread's side.
 struct Worker {
     uring: IoUring,
@@ -309,6 +330,11 @@ struct Worker {
     registered: bool,
     /// What was written to the page cache and not yet asked to be written to the drive.
     behind: Option<std::ops::Range<u64>>,
+    enter: Enter,
+    /// Entries put into the submission queue, ever.
+    pushed: u64,
+    /// The kernel takes nothing more: what is left of a request is not asked for.
+    failed: Option<IoError>,
     _file: Arc<File>,
     _staging: Arc<Staging>,
 }
@@ -330,10 +356,14 @@ impl Worker {
                 self.listen();
                 listening = true;
             }
-            match self.uring.submit_and_wait(1) {
+            match (self.enter)(&self.uring) {
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-                Err(error) => return self.fail(error.into()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // Completions that are taken make room, and memory comes back.
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => std::thread::sleep(PAUSE),
+                    _ => return self.fail(error.into()),
+                },
             }
             self.shared.lock().asleep = false;
             listening &= !self.reap();
@@ -381,7 +411,9 @@ impl Worker {
 
     /// Builds the request's submission, for all that is left of it.
     fn submit(&mut self, slot: usize, request: Request) {
+        self.pushed += 1;
         let request = self.flying[slot].insert(request);
+        request.pushed = self.pushed;
         let iovecs = &request.iovecs[request.at..];
         let offset = request.offset + request.done;
         let file = types::Fixed(0);
@@ -417,6 +449,7 @@ impl Worker {
         let entry = opcode::Read::new(fd, word.cast(), 8).build().user_data(WAKE);
         // SAFETY: the word is boxed and lives as long as the ring; one slot of the queue is kept for this entry.
         let pushed = unsafe { self.uring.submission().push(&entry) };
+        self.pushed += 1;
         debug_assert!(pushed.is_ok(), "a slot is kept for it");
     }
 
@@ -441,7 +474,8 @@ impl Worker {
             .user_data(BEHIND);
         // SAFETY: the entry refers to no memory.
         // A full queue is no harm: the flush does it.
-        let _ = unsafe { self.uring.submission().push(&entry) };
+        let pushed = unsafe { self.uring.submission().push(&entry) };
+        self.pushed += u64::from(pushed.is_ok());
     }
 
     /// Takes all completions. Answers whether the wake-up was among them.
@@ -456,9 +490,13 @@ impl Worker {
             }
             let slot = slot as usize;
             let Some(mut request) = self.flying.get_mut(slot).and_then(Option::take) else { continue };
-            match request.advance(result) {
-                Progress::More => self.submit(slot, request),
-                Progress::Over(result) => {
+            match (request.advance(result), self.failed) {
+                (Progress::More, None) => self.submit(slot, request),
+                (Progress::More, Some(error)) => {
+                    self.free.push(slot);
+                    request.end.answer(Err(error));
+                }
+                (Progress::Over(result), _) => {
                     self.free.push(slot);
                     if request.kind == Kind::Write && result.is_ok() {
                         self.write_behind(request.offset..request.offset + request.asked);
@@ -472,17 +510,30 @@ impl Worker {
         woken
     }
 
-    /// The ring itself does not work any more: nobody waits for ever.
+    /// The ring itself does not work any more: nothing new is taken, and what the kernel has is waited for.
     fn fail(mut self, error: IoError) {
+        self.failed = Some(error);
         let mut queue = self.shared.lock();
         queue.closed = true;
         let waiting = std::mem::take(&mut queue.requests);
         drop(queue);
         waiting.into_iter().for_each(|request| request.end.answer(Err(error)));
-        // What the kernel still holds must not be answered before it let go of the memory: closing the ring waits for it.
-        let flying = std::mem::take(&mut self.flying);
-        drop(self);
-        flying.into_iter().flatten().for_each(|request| request.end.answer(Err(error)));
+        // The kernel takes submissions in their order: the last ones it has never seen, and will not.
+        let taken = self.pushed - self.uring.submission().len() as u64;
+        for slot in 0..self.flying.len() {
+            if let Some(request) = self.flying[slot].take_if(|request| request.pushed > taken) {
+                self.free.push(slot);
+                request.end.answer(Err(error));
+            }
+        }
+        // The kernel may still use the memory of the others, and closing the ring would not wait for it: none is answered, and so
+        // no borrow ends, before its completion came.
+        while self.flying_count() > 0 {
+            self.reap();
+            std::thread::sleep(PAUSE);
+        }
+        // The wake-up's read may still be under way: its word outlives the ring.
+        std::mem::forget(std::mem::take(&mut self.wake_word));
     }
 }
 
@@ -494,7 +545,7 @@ enum Progress {
 impl Request {
     fn new(kind: Kind, offset: u64, iovecs: Iovecs, fixed: bool, end: End) -> Request {
         let asked = iovecs.iter().map(|iovec| iovec.iov_len as u64).sum();
-        Request { kind, offset, iovecs, at: 0, done: 0, asked, fixed, end }
+        Request { kind, offset, iovecs, at: 0, done: 0, asked, fixed, pushed: 0, end }
     }
 
     /// Takes a completion's result: the one place where its sign and its count are looked at.
@@ -526,5 +577,67 @@ impl Request {
             self.at += 1;
         }
         Progress::More
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write;
+
+    use memkv_transport::buf::BufPool;
+
+    use super::*;
+
+    thread_local! {
+        /// Each ring has a thread, so these are the calls of one ring.
+        static CALLS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn call() -> usize {
+        CALLS.replace(CALLS.get() + 1)
+    }
+
+    fn open(file: File, enter: Enter) -> Option<Ring> {
+        let staging = Staging::new(1 << 20).unwrap();
+        // Containers often forbid io_uring.
+        Ring::open_with(Arc::new(file), staging, false, "ring", enter).ok()
+    }
+
+    #[test]
+    fn a_kernel_that_is_busy_is_asked_again() {
+        let enter: Enter = |uring| match [libc::EAGAIN, libc::EBUSY, libc::ENOMEM].get(call()) {
+            Some(errno) => Err(std::io::Error::from_raw_os_error(*errno)),
+            None => uring.submit_and_wait(1),
+        };
+        let Some(ring) = open(tempfile::tempfile().unwrap(), enter) else { return };
+        let bytes = [7; 4096];
+        ring.run(Action::Write { offset: 0, slices: vec![&bytes], fixed: false }).unwrap();
+        let mut back = [0; 4096];
+        ring.run(Action::Read { offset: 0, into: &mut back, fixed: false }).unwrap();
+        assert_eq!(back, bytes);
+    }
+
+    #[test]
+    fn a_ring_that_fails_answers_nothing_that_the_kernel_still_has() {
+        // Whatever ends the first wait, the read is handed over before the second one.
+        let enter: Enter = |uring| match call() {
+            0 => uring.submit_and_wait(1),
+            _ => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+        };
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let Some(ring) = open(File::from(OwnedFd::from(reader)), enter) else { return };
+        let (sender, answers) = std::sync::mpsc::channel();
+        let into = BufPool::new(1 << 20).try_take(4096).unwrap();
+        let then: Then = Box::new(move |transfer, result| sender.send((transfer, result)).unwrap());
+        let transfer = Transfer::Read { offset: 0, into };
+        ring.start(Task { transfer, gathered: Gathered::Nothing, then }, |_| Iovecs::new());
+        assert!(ring.run(Action::Flush).is_err());
+        let early = answers.recv_timeout(100 * PAUSE);
+        assert!(early.is_err(), "there is nothing in the pipe: the kernel may still write to the buffer");
+        writer.write_all(&[7; 4096]).unwrap();
+        let (transfer, result) = answers.recv().unwrap();
+        assert!(matches!(&transfer, Transfer::Read { into, .. } if into[..] == [7; 4096]));
+        assert_eq!((result, ring.run(Action::Flush)), (Ok(()), Err(IoError::Gone)));
     }
 }
