@@ -1,4 +1,4 @@
-//! Which of a RDMA device's addresses (GIDs) are meant: by how their packets travel, and by the network they are in. Plain text and numbers, so
+//! Which of an RDMA device's addresses (GIDs) are meant: by how their packets travel, and by the network they are in. Plain text and numbers, so
 //! that it is the same on hosts without RDMA.
 
 use std::net::IpAddr;

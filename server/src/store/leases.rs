@@ -1,7 +1,8 @@
 //! Leases: who may count on which value staying, and until when.
 //!
 //! A lease belongs to one client and one entry; taking it again only moves its end. Each client holds at most
-//! `leases_per_client_max`, all of them at most `leases_max`: a peer chooses its client's number, and may choose many. The owner of the entries tells when an entry is gone, so that no lease outlives it.
+//! `leases_per_client_max`, all of them at most `leases_max`: a peer chooses its client's number, and may choose many. The
+//! owner of the entries tells when an entry is gone, so that no lease outlives it.
 
 use std::collections::BTreeSet;
 
