@@ -466,6 +466,14 @@ async fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
     assert!(log(&path).contains("no space left"), "{}", log(&path));
     assert_eq!(served(&mut client, written.len() as u64).await, written.len() as u64);
     assert_eq!(client.stat("devices_failed").await, 0);
+    // Its journals wait for room, and it does not say that all is in good order. What it holds is served when there is room again.
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(1), "{}", log(&path));
+    assert!(run("mount", &["-o", "remount,size=64m", text(&data)]));
+    let server = Server::start(Mode::File, &path);
+    let mut client = Client::connect(&server.address, 2).await;
+    assert_eq!(served(&mut client, written.len() as u64).await, written.len() as u64);
+    assert_eq!(client.stat("devices_failed").await, 0);
     stopped(server);
 }
 
