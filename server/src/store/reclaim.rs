@@ -121,7 +121,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Whether waiting may make room; if nothing is on its way, tries harder.
     pub(super) fn room_may_come(&mut self) -> bool {
-        let still = |device: &Device| device.stands_still();
+        let still = |device: &Device| device.full;
         let batches = self.reclaim.batches.values().any(|batch| !still(&self.devices[batch.device]));
         let settling = self.manifests.is_settling() && !self.devices.iter().any(still);
         let on_its_way = batches || settling;
@@ -146,7 +146,7 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
 
     /// Starts a batch on a device, with ever more declared cold. False when nothing can be gained.
     fn reclaim(&mut self, device: usize, levels: std::ops::Range<usize>) -> bool {
-        if self.devices[device].failed || self.devices[device].stands_still() {
+        if self.devices[device].failed || self.devices[device].full {
             return false;
         }
         self.leases.expire(self.now_ms);
@@ -710,6 +710,6 @@ impl Device {
         !self.failed
             && (self.discards_in_flight > 0
                 || !self.discards.is_empty()
-                || !self.unsealed.is_empty() && !self.stands_still())
+                || !self.unsealed.is_empty() && !self.full)
     }
 }

@@ -137,7 +137,7 @@ pub struct Device {
     pub held_back: Vec<OwnWrite>,
     /// When that is tried again.
     pub held_back_until_ms: u64,
-    /// The last such write was refused.
+    /// The last such write was refused: nothing that is begun here would come to an end now.
     pub full: bool,
     /// Records that are alive, for the length of a rewritten journal.
     pub records: u64,
@@ -251,12 +251,7 @@ impl Device {
             Stream::Hot => self.kept_back(),
             Stream::Cold => self.journal_rewrite_extents() + 1,
         };
-        !self.failed && !self.stands_still() && self.free.len() > reserve
-    }
-
-    /// The file system has no room for the journal or the superblock: nothing that is begun here would come to an end now.
-    pub fn stands_still(&self) -> bool {
-        self.full
+        !self.failed && !self.full && self.free.len() > reserve
     }
 
     /// An extent is free again. Drives take the oldest first, so that all places wear alike; memory the newest, whose bytes may

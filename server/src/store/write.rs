@@ -191,9 +191,8 @@ impl<B: AsRef<[u8]> + Clone> Store<B> {
                 },
             };
             // Pieces may have been written well before their device failed; its journal will not tell of their extent.
-            let device = &self.devices[self.locate(place.extent).0];
-            if device.failed {
-                self.fail_job(id, StoreError::DeviceFailed { device: device.index });
+            if let Some(error) = self.failed_under(&[place]) {
+                self.fail_job(id, error);
                 return Placed::Done;
             }
             self.issue_part(id, part, place, &layout);
