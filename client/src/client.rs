@@ -230,12 +230,19 @@ impl Client {
         self.get_range(ReadRange::whole(key)).await
     }
 
-    /// A range of a value; `None` if it is not stored.
+    /// A range of a value; `None` if it is not stored. One that is longer than [`Config::receive_size_bytes_max`] fails with
+    /// [`ApiMisuse::BeyondMemory`].
     pub async fn get_range(&self, range: ReadRange<'_>) -> Result<Option<Value>, Error> {
+        let held_bytes_max = self.inner.shared.pool().budget_size_bytes() as u64;
         let mut collected = Collected::new(1);
-        match self.read_one(range, u64::MAX, &mut collected).await? {
+        match self.read_one(range, held_bytes_max, &mut collected).await? {
             None => Ok(None),
-            Some(_) => Ok(collected.values.pop().map(Value::sorted)),
+            Some(reached) => match range.size_bytes_of(reached.value_size_bytes) {
+                needed_bytes if needed_bytes > held_bytes_max => {
+                    Err(ApiMisuse::BeyondMemory { needed_bytes, held_bytes_max }.into())
+                }
+                _ => Ok(collected.values.pop().map(Value::sorted)),
+            },
         }
     }
 

@@ -154,6 +154,17 @@ pub enum ApiMisuse {
         /// What the buffer has.
         buffer_bytes: u64,
     },
+    /// What was asked for is more than the client may hold at all.
+    #[error(
+        "{needed_bytes} bytes are stored there, and the client may hold {held_bytes_max} (`receive_size_bytes_max`): read them into memory of your \
+         own with `get_into`, or in ranges"
+    )]
+    BeyondMemory {
+        /// What was asked for has.
+        needed_bytes: u64,
+        /// What the client may hold.
+        held_bytes_max: u64,
+    },
     /// A field outside the protocol's bounds.
     #[error("the request cannot be sent: {0}")]
     Bound(#[from] EncodeError),

@@ -54,12 +54,11 @@ impl LengthHint {
 }
 
 impl Client {
-    /// Reads a range; `None` for a miss. What is long is read in parts. Of a value that is longer than `value_size_bytes_max`
-    /// only the first part is.
+    /// Reads a range; `None` for a miss. What is long is read in parts. Of one that has more than `size_bytes_max` only the first part is.
     pub(crate) async fn read_one(
         &self,
         range: ReadRange<'_>,
-        value_size_bytes_max: u64,
+        size_bytes_max: u64,
         sink: &mut impl ResettableSink,
     ) -> Result<Option<Reached>, Error> {
         if (1..=PART_SIZE_BYTES).contains(&range.length) {
@@ -69,12 +68,11 @@ impl Client {
             let guessed = range.length == 0 && self.shared().shares();
             let first = ReadRange { length: if guessed { 0 } else { PART_SIZE_BYTES }, ..range };
             let Some(reached) = self.read_part(first, sink).await? else { return Ok(None) };
-            if reached.value_size_bytes > value_size_bytes_max {
+            let size_bytes = range.size_bytes_of(reached.value_size_bytes);
+            if size_bytes > size_bytes_max {
                 return Ok(Some(reached));
             }
-            let asked = if range.length == 0 { u64::MAX } else { range.length };
-            let end = range.offset.saturating_add(asked).min(reached.value_size_bytes);
-            let begin = range.offset + reached.size_bytes;
+            let (begin, end) = (range.offset + reached.size_bytes, range.offset + size_bytes);
             if begin >= end || self.read_rest(range, begin..end, reached, sink).await? {
                 return Ok(Some(Reached { size_bytes: end.max(begin) - range.offset, ..reached }));
             }

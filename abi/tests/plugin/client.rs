@@ -137,6 +137,28 @@ fn items_of_a_batch_succeed_and_fail_by_themselves() {
     assert_eq!(client.exists(&[&keys[1]]), Ok(vec![0]));
 }
 
+/// Told at once, and not when the time is up; in memory of the caller's own it is read all the same.
+#[test]
+fn a_value_that_cannot_be_held_is_refused() {
+    let Some(server) = Server::start("a_value_that_cannot_be_held_is_refused") else { return };
+    let mut config = server.config("ns");
+    config.receive_size_bytes_max = 16 << 20;
+    let client = Client::connect(config).expect("the server is up");
+    let value = bytes(4, 1, 24 << 20);
+    server.client("ns").put(b"long", &parts(&value)).expect("stored");
+    let needed_bytes = value.len() as u64;
+    let beyond =
+        |needed_bytes| Error::Misuse(ApiMisuse::BeyondMemory { needed_bytes, held_bytes_max: 16 << 20 });
+    assert_eq!(client.get(b"long").map(|_| ()), Err(beyond(needed_bytes)));
+    let range = |offset, length| ReadRange { key: b"long", offset, length };
+    assert_eq!(client.get_range(range(7, 0)).map(|_| ()), Err(beyond(needed_bytes - 7)));
+    let part = client.get_range(range(20 << 20, 9 << 20)).expect("up").expect("stored");
+    assert!(part.to_vec() == value[20 << 20..]);
+    let mut buffer = vec![0; value.len()];
+    assert_eq!(client.get_into(b"long", &mut buffer), Ok(Some(value.len())));
+    assert!(buffer == value);
+}
+
 /// Two messages' worth of replies, four times what may be held at once: neither keeps the other from arriving.
 #[test]
 fn reading_into_buffers_needs_no_more_memory_than_allowed() {

@@ -37,6 +37,12 @@ impl<'a> ReadRange<'a> {
         Self { key, offset: 0, length: 0 }
     }
 
+    /// How many bytes this is of a value that has so many.
+    pub(crate) fn size_bytes_of(&self, value_size_bytes: u64) -> u64 {
+        let asked = if self.length == 0 { u64::MAX } else { self.length };
+        value_size_bytes.saturating_sub(self.offset).min(asked)
+    }
+
     fn check(&self) -> Result<(), ApiMisuse> {
         check_key(self.key)?;
         let max = limits::VALUE_SIZE_BYTES_MAX;
