@@ -146,7 +146,12 @@ impl Config {
     /// [`RDMA_SUBNET_VARIABLE`]), what to verify ([`VERIFY_VARIABLE`]), the number of connections
     /// ([`CONNECTIONS_VARIABLE`]) and how long to stay awake ([`SPIN_VARIABLE`]).
     pub fn from_env(uri: &str) -> Result<Self, Error> {
-        let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key_from_env()?)? };
+        Self::from_env_but_key(uri, key_from_env()?)
+    }
+
+    /// As [`Config::from_env`], for whoever has the key from elsewhere.
+    pub fn from_env_but_key(uri: &str, key: Key) -> Result<Self, Error> {
+        let mut config = Self { transport: Transport::from_env()?, ..Self::new(uri, key)? };
         if let Some(names) = std::env::var_os(RDMA_DEVICES_VARIABLE) {
             (config.rdma, config.rdma_devices) = rdma_devices(&names.to_string_lossy());
         }

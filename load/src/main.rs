@@ -66,6 +66,7 @@ Examples:
   memkv bench --sizes 1MiB --operations read --connections 1,2,4,8 --svg connections.svg
   memkv bench --depth 1 --sizes 4KiB                 round trips, not throughput
   memkv bench --mode file --directory /mnt/nvme      with a drive behind it
+  memkv bench --transports tcp,rdma                  with an RDMA device; MEMKV_RDMA_DEVICES and the like as for any client
   memkv bench session --tokens 256,4096
   memkv bench trace conversations.jsonl
   MEMKV_AUTH_KEY=... memkv bench --uri memkv://10.0.0.7:9900/bench --transports tcp --json

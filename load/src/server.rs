@@ -55,19 +55,19 @@ pub struct Server {
 }
 
 impl Target {
-    /// The server to measure; if it has to be started, in this mode unless told otherwise.
-    pub fn server(&self, mode: Mode) -> Result<Server> {
+    /// The server to measure; if it has to be started, in this mode unless told otherwise, and with queue pairs if some of these go over RDMA.
+    pub fn server(&self, mode: Mode, transports: &[Transport]) -> Result<Server> {
         match &self.uri {
             Some(uri) => {
                 let config = Config::from_env(uri)?;
                 let process = cpu::listener(&config.server);
                 Ok(Server { uri: uri.clone(), key: key_from_env()?, process, own: None, memory: None })
             }
-            None => self.start(self.mode.unwrap_or(mode)),
+            None => self.start(self.mode.unwrap_or(mode), transports.contains(&Transport::Rdma)),
         }
     }
 
-    fn start(&self, mode: Mode) -> Result<Server> {
+    fn start(&self, mode: Mode, rdma: bool) -> Result<Server> {
         let program = self.memkv.clone().unwrap_or_else(beside);
         let parent = self.directory.clone().unwrap_or_else(std::env::temp_dir);
         let directory = tempfile::Builder::new().prefix("memkv-bench-").tempdir_in(&parent);
@@ -77,7 +77,7 @@ impl Target {
         getrandom::fill(&mut bytes)?;
         let key = Key::from_bytes(bytes);
         let config = directory.path().join("config.yaml");
-        std::fs::write(&config, self.configuration(mode, directory.path()))?;
+        std::fs::write(&config, self.configuration(mode, rdma, directory.path()))?;
         let mut command = Command::new(&program);
         command.args(["start", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
         command.arg("--log-file").arg(directory.path().join("log"));
@@ -95,13 +95,14 @@ impl Target {
         Ok(server)
     }
 
-    fn configuration(&self, mode: Mode, directory: &Path) -> String {
+    fn configuration(&self, mode: Mode, rdma: bool, directory: &Path) -> String {
         let capacity = self.capacity.0;
+        let rdma = if rdma { "rdma: {}\n" } else { "" };
         match mode {
-            Mode::Memory => format!("storage: {{mode: memory, capacity: {capacity}}}\n"),
+            Mode::Memory => format!("{rdma}storage: {{mode: memory, capacity: {capacity}}}\n"),
             Mode::File => {
                 let path = directory.join("data").display().to_string();
-                format!("storage: {{mode: file, capacity: {capacity}, path: {path:?}}}\n")
+                format!("{rdma}storage: {{mode: file, capacity: {capacity}, path: {path:?}}}\n")
             }
         }
     }
@@ -143,7 +144,7 @@ impl Server {
     }
 
     pub async fn connect(&self, transport: Transport, connections: Option<u16>) -> Result<Client> {
-        let mut config = Config::new(&self.uri, self.key.clone())?;
+        let mut config = Config::from_env_but_key(&self.uri, self.key.clone())?;
         config.transport = transport;
         config.client_name = concat!("memkv-bench ", env!("CARGO_PKG_VERSION")).to_owned();
         config.settings.connections = connections.unwrap_or(config.settings.connections);

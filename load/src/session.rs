@@ -17,6 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use kv_store_loader::{Bytes, Store};
+use memkv_client::Transport;
 use memkv_wire::manifest::ManifestBlob;
 use serde::Serialize;
 
@@ -74,7 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.target.uri.is_none() {
         return run_beside_own_server(options);
     }
-    let server = options.target.server(Mode::File)?;
+    let server = options.target.server(Mode::File, &[Transport::from_env()?])?;
     let library = options.library.clone().map_or_else(find_library, Ok)?;
     let parent = options.files.clone().unwrap_or_else(std::env::temp_dir);
     let files = tempfile::Builder::new().prefix("memkv-bench-").tempdir_in(&parent);
@@ -103,7 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn run_beside_own_server(options: &Options) -> Result<()> {
-    let server = options.target.server(Mode::File)?;
+    let server = options.target.server(Mode::File, &[Transport::from_env()?])?;
     let mut again = Command::new(std::env::current_exe()?);
     again.args(["session", "--uri", server.uri()]).envs(server.environment());
     again.args(["--rounds", &options.rounds.to_string()]);

@@ -106,8 +106,9 @@ fn read(file: &Path, limit: Option<usize>) -> Result<Vec<Request>> {
 const BLOCKS_SIZE_BYTES: u64 = 16 << 20;
 
 async fn replay(options: &Options, requests: &[Request]) -> Result<Figures> {
-    let server = options.target.server(Mode::Memory)?;
-    let client = server.connect(options.transport.transport(), None).await?;
+    let transport = options.transport.transport();
+    let server = options.target.server(Mode::Memory, &[transport])?;
+    let client = server.connect(transport, None).await?;
     let mut value = client.buffer(options.value_size.0 as usize).await?;
     noise::fill(&mut value, 1);
     let player = Arc::new(Player {

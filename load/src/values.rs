@@ -42,7 +42,7 @@ pub struct Options {
         default_value = "write,read,batch-write,batch-read"
     )]
     operations: Vec<Operation>,
-    /// How the server is reached. `local` needs one on this host.
+    /// How the server is reached. `local` needs one on this host, `rdma` a device on either side.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "TRANSPORT,..", default_value = "tcp,local")]
     transports: Vec<Wire>,
     /// Connections of the client; one measurement for each number [default: the client's own default].
@@ -103,6 +103,8 @@ impl Operation {
 pub enum Wire {
     Tcp,
     Local,
+    #[cfg(target_os = "linux")]
+    Rdma,
 }
 
 impl Wire {
@@ -110,6 +112,8 @@ impl Wire {
         match self {
             Wire::Tcp => "tcp",
             Wire::Local => "local",
+            #[cfg(target_os = "linux")]
+            Wire::Rdma => "rdma",
         }
     }
 
@@ -117,6 +121,8 @@ impl Wire {
         match self {
             Wire::Tcp => Transport::Tcp,
             Wire::Local => Transport::Local,
+            #[cfg(target_os = "linux")]
+            Wire::Rdma => Transport::Rdma,
         }
     }
 }
@@ -188,7 +194,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(options: &Options) -> Result<Vec<Figure>> {
-    let server = options.target.server(Mode::Memory)?;
+    let transports: Vec<_> = options.transports.iter().map(|wire| wire.transport()).collect();
+    let server = options.target.server(Mode::Memory, &transports)?;
     let counts: Vec<Option<u16>> = match options.connections.as_slice() {
         [] => vec![None],
         counts => counts.iter().copied().map(Some).collect(),

@@ -82,6 +82,30 @@ fn values_are_measured_over_every_transport() {
     assert!(chart.contains("local batch-read, 2 connections") && chart.contains("64 KiB"), "{chart}");
 }
 
+/// In the guest of tools/rdma, with a server of its own: over the queue pair, and not over what a client may fall back to.
+#[cfg(target_os = "linux")]
+#[test]
+fn values_are_measured_over_rdma() {
+    let test = "values_are_measured_over_rdma";
+    if std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count) == 0 {
+        println!("MEMKV-SKIP {test} no RDMA device here, `cargo xtask test --rdma` makes one");
+        // Where there is none, it is said by whoever was to have one.
+        let output = bench(&[SMALL, &["--transports", "rdma"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    if memkv(test).is_none() {
+        return;
+    }
+    let figures =
+        measured(&[SMALL, &["--transports", "rdma", "--operations", "write,read", "--json"]].concat());
+    let figures = figures.as_array().expect("a list");
+    assert_eq!(figures.len(), 4, "two sizes, two operations");
+    for figure in figures {
+        assert!(figure["transport"] == "rdma" && figure["gb_per_s"].as_f64() > Some(0.0), "{figure}");
+    }
+}
+
 #[test]
 fn without_json_there_is_a_table() {
     if memkv("without_json_there_is_a_table").is_none() {

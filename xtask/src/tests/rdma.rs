@@ -28,6 +28,7 @@ const GROUPS: &[Group] = &[
     Group("memkv-server", "operations", "over_rdma"),
     Group("kv-store-memkv", "llama", "rdma"),
     Group("memkv-transport", "rdma", ""),
+    Group("memkv-bench", "cli", "rdma"),
 ];
 
 /// Whether no test failed.
