@@ -6,6 +6,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+/// Past what captures the output of tests.
+fn skip(test: &str, reason: &str) {
+    let line = format!("MEMKV-SKIP {test} {reason}\n");
+    std::io::stdout().write_all(line.as_bytes()).expect("stdout is there");
+}
+
 /// The server's program, if it is built; otherwise a line that says so.
 fn memkv(test: &str) -> Option<PathBuf> {
     let own = PathBuf::from(env!("CARGO_BIN_EXE_memkv-bench"));
@@ -13,8 +19,7 @@ fn memkv(test: &str) -> Option<PathBuf> {
     if memkv.is_file() {
         return Some(memkv);
     }
-    let line = format!("MEMKV-SKIP {test} the memkv binary is not built (cargo build -p memkv-server)\n");
-    std::io::stdout().write_all(line.as_bytes()).expect("stdout is there");
+    skip(test, "the memkv binary is not built (cargo build -p memkv-server)");
     None
 }
 
@@ -88,7 +93,7 @@ fn values_are_measured_over_every_transport() {
 fn values_are_measured_over_rdma() {
     let test = "values_are_measured_over_rdma";
     if std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count) == 0 {
-        println!("MEMKV-SKIP {test} no RDMA device here, `cargo xtask test --rdma` makes one");
+        skip(test, "no RDMA device here, `cargo xtask test --rdma` makes one");
         // Where there is none, it is said by whoever was to have one.
         let output = bench(&[SMALL, &["--transports", "rdma"]].concat());
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
@@ -129,8 +134,7 @@ fn library(test: &str) -> Option<PathBuf> {
     if library.is_file() {
         return Some(library);
     }
-    let line = format!("MEMKV-SKIP {test} the plugin is not built (cargo build -p kv-store-memkv)\n");
-    std::io::stdout().write_all(line.as_bytes()).expect("stdout is there");
+    skip(test, "the plugin is not built (cargo build -p kv-store-memkv)");
     None
 }
 
