@@ -5,13 +5,14 @@
 //! take turns. A store on one drive has one lane, whose share is all threads.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use memkv_transport::buf::{Buf, BufMut};
 
+use super::link::Link;
 use super::{Ended, Shell};
 use crate::read::{self, Source};
-use crate::service::{BodyJob, ReadCommand, ReadError, ReadOutcome};
+use crate::service::{BodyJob, Landing, ReadCommand, ReadError, ReadOutcome, ReadPiece};
 use crate::store::{Command, IoError, Op};
 
 /// Jobs that one thread takes at a time.
@@ -185,7 +186,7 @@ impl Shell {
     /// Reads, verifies, and puts the bytes where they are wanted.
     fn read(&self, command: &ReadCommand) -> Result<ReadOutcome, ReadError> {
         let Some(landing) = command.landing else {
-            return read::execute(command, &mut DeviceSource(self));
+            return read::execute(command, &mut DeviceSource { shell: self, landing: None });
         };
         // Asked first: a device is not read for a place that is not there.
         let link = self.link(landing.connection).ok_or(ReadError::Landing)?;
@@ -193,37 +194,49 @@ impl Shell {
         if !link.regions.has(landing.region, landing.offset, length) {
             return Err(ReadError::Landing);
         }
-        let mut outcome = read::execute(command, &mut DeviceSource(self))?;
-        for piece in &mut outcome.pieces {
-            let offset = landing.offset + (piece.offset - command.range.start);
-            if !link.regions.land(landing.region, offset, &mut piece.bytes) {
-                return Err(ReadError::Landing);
-            }
-        }
-        Ok(outcome)
+        let landing = LandingPlace { link, landing, first: command.range.start };
+        read::execute(command, &mut DeviceSource { shell: self, landing: Some(landing) })
     }
 }
 
-struct DeviceSource<'a>(&'a Shell);
+struct DeviceSource<'a> {
+    shell: &'a Shell,
+    landing: Option<LandingPlace>,
+}
+
+/// Where a read's bytes go in a client's memory.
+struct LandingPlace {
+    link: Arc<Link>,
+    landing: Landing,
+    /// The byte of the value that goes to the landing's own place.
+    first: u64,
+}
 
 impl Source for DeviceSource<'_> {
     fn read(&mut self, device: u16, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
-        self.0.drives.read(device, offset, into)
+        self.shell.drives.read(device, offset, into)
     }
 
     fn lend(&mut self, device: u16, offset: u64, length: usize) -> Option<Buf> {
-        self.0.drives.lend(device, offset, length)
+        self.shell.drives.lend(device, offset, length)
     }
 
     /// What is read is bounded by the windows, so memory beside the pool is only slower.
     fn buffer(&mut self, size_bytes: usize) -> Option<BufMut> {
-        self.0.read.try_take(size_bytes).or_else(|_| BufMut::unpooled(size_bytes)).ok()
+        self.shell.read.try_take(size_bytes).or_else(|_| BufMut::unpooled(size_bytes)).ok()
+    }
+
+    fn land(&mut self, piece: &mut ReadPiece) -> Result<(), ReadError> {
+        let Some(LandingPlace { link, landing, first }) = &self.landing else { return Ok(()) };
+        let offset = landing.offset + (piece.offset - first);
+        let landed = link.regions.land(landing.region, offset, &mut piece.bytes);
+        landed.then_some(()).ok_or(ReadError::Landing)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Barrier, mpsc};
+    use std::sync::{Barrier, mpsc};
     use std::time::Duration;
 
     use super::*;
