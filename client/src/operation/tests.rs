@@ -1,9 +1,14 @@
 //! Operations against a server in memory: what is written is read back, whatever the sizes; what a server must not say is
 //! refused.
 
-use memkv_transport::buf::Buf;
+use std::sync::Arc;
+
+use memkv_transport::buf::{Buf, BufPool};
+use memkv_transport::shared::SharedMemory;
+use memkv_transport::verify::{Checker, Verify};
+use memkv_wire::mac::{BulkAlgorithm, Direction, Key, Schedule};
 use memkv_wire::{
-    BatchReadReply, ExistsReply, List, Piece, PieceWhich, PutManifestReply, ReadReply, ReadResult,
+    BatchReadReply, ExistsReply, List, Piece, PieceWhich, PutManifestReply, ReadReply, ReadResult, Region,
     ResponseWhich, WriteResult, checksum, limits,
 };
 use proptest::prelude::*;
@@ -12,7 +17,7 @@ use super::keys::{KeysOperation, KeysReplies, keys};
 use super::manifest::{
     GetManifestReplies, Published, PutManifestReplies, Reference, get_manifest, put_manifest,
 };
-use super::read::{Collected, ReadRange, ReadReplies, ReadStatus, Slices, Value, batch_read, read};
+use super::read::{Collected, One, ReadRange, ReadReplies, ReadStatus, Slices, Value, batch_read, read};
 use super::write::{BatchWriteReplies, PutItem, WritePlace, batch_write, write};
 use super::*;
 use crate::batch::Each;
@@ -421,4 +426,50 @@ fn a_single_write_is_its_value() {
     let replies = ask(&mut server, |m| write(m, b"ns", b"key", WritePlace::Whole, &[buf(&value)]));
     assert_eq!(replies.len(), 1);
     assert!(server.values[&b"key"[..]] == value);
+}
+
+/// Bytes that the server's device put in the client's memory, and that came out other than it says; what is not looked at is not found.
+//= MKV-REG-7 test
+#[test]
+fn landed_bytes_are_held_against_their_mac_as_often_as_is_asked() {
+    const READS: usize = 400;
+    let pool = BufPool::new(16 << 20);
+    assert!(pool.share(3, SharedMemory::create(16 << 20).expect("memory")));
+    let schedule = Schedule::new(&Key::from_bytes([9; 32]), b"C", b"R", 1);
+    let key = || schedule.bulk_key(Direction::ServerToClient, BulkAlgorithm::HmacSha256);
+    let said = pattern(1000, 5);
+    let mut hasher = key().begin_region();
+    hasher.update(&said);
+    let (tag, sum) = (hasher.finish(), checksum::block(&said));
+    let read = |checker: &Arc<Checker>, came: &[u8], mac: Option<&[u8; 32]>| {
+        let mut memory = pool.try_take(came.len()).expect("memory");
+        memory.copy_from_slice(came);
+        let memory = memory.freeze();
+        let place = memory.place().expect("it is shared");
+        let region = Region { id: place.region, offset: place.offset, mac };
+        let which = PieceWhich::Region(region);
+        let piece = [Piece { index: 0, offset: 0, length: 1000, checksum: Some(&sum), which }];
+        let reply = ReadReply { length: 1000, checksum: None, pieces: List::from(&piece[..]) };
+        let control = response(Status::Ok, 0, ResponseWhich::Read(reply));
+        let ranges = [ReadRange { length: 1000, ..ReadRange::whole(b"key") }];
+        let mut replies = ReadReplies::with_destinations(&ranges, One::from_elem(Some(memory), 1));
+        let mut reply = Reply::new(control, None);
+        reply.checker = Some(Arc::clone(checker));
+        replies.frame(&reply, &mut Collected::new(1)).expect("a reply that holds");
+        replies.finish().expect("a whole reply")[0] == ReadStatus::Damaged
+    };
+    let forged = [&[said[0] ^ 1], &said[1..]].concat();
+    for verify in [Verify::Always, Verify::Sampled, Verify::Never] {
+        let checker = Arc::new(Checker::new(key(), verify));
+        let found = |came: &[u8], mac| (0..READS).filter(|_| read(&checker, came, mac)).count();
+        assert_eq!(found(&said, Some(&tag)), 0, "{verify:?}");
+        assert_eq!(found(&said, None), READS, "{verify:?}: without a MAC nothing is taken");
+        let forged = found(&forged, Some(&tag));
+        match verify {
+            Verify::Always => assert_eq!(forged, READS),
+            // One in sixteen; all of them or none is as likely as 10^-11.
+            Verify::Sampled => assert!((1..READS).contains(&forged), "{forged}"),
+            Verify::Never => assert_eq!(forged, 0),
+        }
+    }
 }
