@@ -1,11 +1,15 @@
 //! Staying awake, for a moment, for what is about to come.
 //!
-//! A thread that sleeps until its socket has something is back some ten microseconds after it has, on either side of a round trip that
-//! takes twenty-five without that. So who has reason to expect something looks again and again for a while before it sleeps. Between two
-//! looks the runtime's other tasks run, and all its sockets are looked at.
+//! A thread that sleeps until its socket has something is back some ten microseconds after it has, in a virtual machine some fifty, on either
+//! side of a round trip that takes twenty-five without that. So who has reason to expect something looks again and again for a while before it
+//! sleeps. Between two looks the runtime's other tasks run, and all its sockets are looked at.
 //!
-//! Invariants: a wait is spent awake only when the one before was no longer than the window, so that a peer with other things to do
-//! costs one window and no more; who is awake gives way between two looks, and sleeps as soon as somebody else took that turn: on a busy processor, which
+//! What a wait took says little of how long it would have taken awake: both sides' getting up is in it. So whether that is worth it is
+//! tried, after a wait of up to [`ASLEEP_WINDOWS`] windows: [`TRIES`] times, for the peer has to try at the same time; then not for the next
+//! [`PAUSE`] waits.
+//!
+//! Invariants: a peer with other things to do costs one window, or a few in a hundred waits when these are little longer than a window; who is awake
+//! gives way between two looks, and sleeps as soon as somebody else took that turn: on a busy processor, which
 //! may be that of the peer, there is nothing to gain. Of all who share a [`Vigil`] one at a time is awake; where there is
 //! a single processor nobody is.
 
@@ -20,6 +24,12 @@ use std::time::{Duration, Instant};
 pub const SPIN_US_DEFAULT: u32 = 50;
 /// The longest that may be asked for. Beyond it sleeping is no loss.
 pub const SPIN_US_MAX: u32 = 1000;
+/// After a wait asleep of so many windows, the next may be a short one awake.
+const ASLEEP_WINDOWS: u32 = 4;
+/// So many waits in a row are spent awake for nothing,
+const TRIES: u8 = 4;
+/// and so many are slept through after them.
+const PAUSE: u8 = 96;
 /// Who gives way for so long was not alone on its processor. Alone it takes well under a microsecond.
 const TURN: Duration = Duration::from_micros(4);
 
@@ -39,7 +49,16 @@ impl Vigil {
     }
 
     pub fn spin(&self) -> Spin {
-        Spin { vigil: self.clone(), began: None, awake: false, likely: false, crowded: false }
+        Spin {
+            vigil: self.clone(),
+            began: None,
+            awake: false,
+            tried: false,
+            likely: false,
+            crowded: false,
+            vain: 0,
+            pause: 0,
+        }
     }
 }
 
@@ -50,27 +69,34 @@ pub struct Spin {
     began: Option<Instant>,
     /// Whether the vigil is this one's now.
     awake: bool,
-    /// Whether the last wait was short.
+    /// Whether it was in this wait.
+    tried: bool,
+    /// Whether the next wait may be a short one.
     likely: bool,
     /// Whether the processor had something else to do since this wait began.
     crowded: bool,
+    /// Waits in a row that were spent awake for nothing.
+    vain: u8,
+    /// Waits that are slept through before the next try.
+    pause: u8,
 }
 
 impl Spin {
     /// A wait begins.
     pub fn begin(&mut self, now: Instant) {
         self.rest();
-        self.crowded = false;
+        (self.crowded, self.tried) = (false, false);
         self.began = Some(now);
     }
 
     /// Whether to look once more before sleeping. Who looks often [gives way](give_way) in between.
     pub fn goes_on(&mut self, now: Instant) -> bool {
-        if !self.likely || self.crowded || !self.is_short(now) {
+        if !self.likely || self.crowded || !self.is_within(now, 1) {
             self.rest();
             return false;
         }
         self.awake = self.awake || !self.vigil.taken.swap(true, Ordering::Relaxed);
+        self.tried |= self.awake;
         self.awake
     }
 
@@ -84,7 +110,18 @@ impl Spin {
         if self.began.is_none() {
             return;
         }
-        self.likely = self.is_short(now);
+        if self.is_within(now, 1) {
+            (self.likely, self.vain, self.pause) = (true, 0, 0);
+        } else {
+            if self.tried && !self.crowded {
+                self.vain += 1;
+            }
+            if self.vain == TRIES {
+                (self.vain, self.pause) = (0, PAUSE);
+            }
+            self.likely = self.pause == 0 && self.is_within(now, ASLEEP_WINDOWS);
+            self.pause = self.pause.saturating_sub(1);
+        }
         self.began = None;
         self.rest();
     }
@@ -96,8 +133,9 @@ impl Spin {
         }
     }
 
-    fn is_short(&self, now: Instant) -> bool {
-        self.began.is_some_and(|began| now.saturating_duration_since(began) < self.vigil.window)
+    /// Whether this wait has taken less than so many windows.
+    fn is_within(&self, now: Instant, windows: u32) -> bool {
+        self.began.is_some_and(|began| now.saturating_duration_since(began) < self.vigil.window * windows)
     }
 
     /// Waits for a future, the first moments awake if `may`. Must be called inside a runtime.
@@ -178,6 +216,35 @@ mod tests {
         assert_eq!(waits(&mut spin, &mut now, long), [false, false]);
         assert_eq!(waits(&mut spin, &mut now, short), [false, false]);
         assert_eq!(waits(&mut spin, &mut now, short), [true, true]);
+    }
+
+    /// As when both sides sleep, and are slow to get up.
+    #[test]
+    fn a_longer_wait_is_tried_awake_now_and_then() {
+        let (mut spin, mut now) = (vigil().spin(), Instant::now());
+        let slow = WINDOW * 3;
+        assert_eq!(waits(&mut spin, &mut now, slow), [false, false], "nothing is known yet");
+        for _ in 0..3 {
+            for _ in 0..TRIES {
+                assert_eq!(waits(&mut spin, &mut now, slow), [true, false]);
+            }
+            for _ in 0..PAUSE {
+                assert_eq!(waits(&mut spin, &mut now, slow), [false, false]);
+            }
+        }
+        // The peer tries, too.
+        assert_eq!(waits(&mut spin, &mut now, WINDOW / 2), [true, true]);
+        assert_eq!(waits(&mut spin, &mut now, WINDOW / 2), [true, true]);
+        for _ in 0..TRIES {
+            assert_eq!(waits(&mut spin, &mut now, slow), [true, false], "as often as before");
+        }
+        assert_eq!(waits(&mut spin, &mut now, slow), [false, false]);
+        assert_eq!(waits(&mut spin, &mut now, WINDOW / 2), [false, false]);
+        assert_eq!(
+            waits(&mut spin, &mut now, WINDOW / 2),
+            [true, true],
+            "what was short says more than what was tried"
+        );
     }
 
     #[test]
