@@ -4,9 +4,9 @@
 //! side of a round trip that takes twenty-five without that. So who has reason to expect something looks again and again for a while before it
 //! sleeps. Between two looks the runtime's other tasks run, and all its sockets are looked at.
 //!
-//! What a wait took says little of how long it would have taken awake: both sides' getting up is in it. So whether that is worth it is
-//! tried, after a wait of up to [`ASLEEP_WINDOWS`] windows: [`TRIES`] times, for the peer has to try at the same time; then not for the next
-//! [`PAUSE`] waits.
+//! What a wait took asleep says little of how long it would have taken awake: both sides' getting up is in it. So after a wait of up to
+//! [`ASLEEP_WINDOWS`] windows the next is tried awake, for as long: whoever is awake when the other gets up answers at once, and from then
+//! on waits are short. When [`TRIES`] in a row brought none that is, the next [`PAUSE`] are slept through.
 //!
 //! Invariants: a peer with other things to do costs one window, or a few in a hundred waits when these are little longer than a window; who is awake
 //! gives way between two looks, and sleeps as soon as somebody else took that turn: on a busy processor, which
@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 pub const SPIN_US_DEFAULT: u32 = 50;
 /// The longest that may be asked for. Beyond it sleeping is no loss.
 pub const SPIN_US_MAX: u32 = 1000;
-/// After a wait asleep of so many windows, the next may be a short one awake.
+/// A wait of so many windows, with two threads that get up in it, may be a short one when they are awake.
 const ASLEEP_WINDOWS: u32 = 4;
-/// So many waits in a row are spent awake for nothing,
+/// So many waits in a row are tried.
 const TRIES: u8 = 4;
-/// and so many are slept through after them.
+/// So many are slept through after them.
 const PAUSE: u8 = 96;
 /// Who gives way for so long was not alone on its processor. Alone it takes well under a microsecond.
 const TURN: Duration = Duration::from_micros(4);
@@ -54,7 +54,7 @@ impl Vigil {
             began: None,
             awake: false,
             tried: false,
-            likely: false,
+            windows: 0,
             crowded: false,
             vain: 0,
             pause: 0,
@@ -71,8 +71,8 @@ pub struct Spin {
     awake: bool,
     /// Whether it was in this wait.
     tried: bool,
-    /// Whether the next wait may be a short one.
-    likely: bool,
+    /// For how many windows the next wait is worth being awake: one after a short wait, more to try, none otherwise.
+    windows: u32,
     /// Whether the processor had something else to do since this wait began.
     crowded: bool,
     /// Waits in a row that were spent awake for nothing.
@@ -91,7 +91,7 @@ impl Spin {
 
     /// Whether to look once more before sleeping. Who looks often [gives way](give_way) in between.
     pub fn goes_on(&mut self, now: Instant) -> bool {
-        if !self.likely || self.crowded || !self.is_within(now, 1) {
+        if self.crowded || !self.is_within(now, self.windows) {
             self.rest();
             return false;
         }
@@ -111,15 +111,14 @@ impl Spin {
             return;
         }
         if self.is_within(now, 1) {
-            (self.likely, self.vain, self.pause) = (true, 0, 0);
+            (self.windows, self.vain, self.pause) = (1, 0, 0);
         } else {
-            if self.tried && !self.crowded {
-                self.vain += 1;
-            }
+            self.vain += u8::from(self.tried && !self.crowded);
             if self.vain == TRIES {
                 (self.vain, self.pause) = (0, PAUSE);
             }
-            self.likely = self.pause == 0 && self.is_within(now, ASLEEP_WINDOWS);
+            let tries = self.pause == 0 && self.is_within(now, ASLEEP_WINDOWS);
+            self.windows = if tries { ASLEEP_WINDOWS } else { 0 };
             self.pause = self.pause.saturating_sub(1);
         }
         self.began = None;
@@ -226,7 +225,7 @@ mod tests {
         assert_eq!(waits(&mut spin, &mut now, slow), [false, false], "nothing is known yet");
         for _ in 0..3 {
             for _ in 0..TRIES {
-                assert_eq!(waits(&mut spin, &mut now, slow), [true, false]);
+                assert_eq!(waits(&mut spin, &mut now, slow), [true, true]);
             }
             for _ in 0..PAUSE {
                 assert_eq!(waits(&mut spin, &mut now, slow), [false, false]);
@@ -235,8 +234,9 @@ mod tests {
         // The peer tries, too.
         assert_eq!(waits(&mut spin, &mut now, WINDOW / 2), [true, true]);
         assert_eq!(waits(&mut spin, &mut now, WINDOW / 2), [true, true]);
-        for _ in 0..TRIES {
-            assert_eq!(waits(&mut spin, &mut now, slow), [true, false], "as often as before");
+        assert_eq!(waits(&mut spin, &mut now, slow), [true, false], "no longer than the window");
+        for _ in 1..TRIES {
+            assert_eq!(waits(&mut spin, &mut now, slow), [true, true]);
         }
         assert_eq!(waits(&mut spin, &mut now, slow), [false, false]);
         assert_eq!(waits(&mut spin, &mut now, WINDOW / 2), [false, false]);
