@@ -234,28 +234,31 @@ impl Client {
     /// [`ApiMisuse::BeyondMemory`].
     pub async fn get_range(&self, range: ReadRange<'_>) -> Result<Option<Value>, Error> {
         let held_bytes_max = self.inner.shared.pool().budget_size_bytes() as u64;
-        let mut collected = Collected::new(1);
-        match self.read_one(range, held_bytes_max, &mut collected).await? {
-            None => Ok(None),
-            Some(reached) => match range.size_bytes_of(reached.value_size_bytes) {
-                needed_bytes if needed_bytes > held_bytes_max => {
-                    Err(ApiMisuse::BeyondMemory { needed_bytes, held_bytes_max }.into())
-                }
-                _ => Ok(collected.values.pop().map(Value::sorted)),
-            },
-        }
+        let beyond = |needed_bytes| ApiMisuse::BeyondMemory { needed_bytes, held_bytes_max };
+        self.get_at_most(range, held_bytes_max, beyond).await
     }
 
     /// As [`Client::get`], for whoever has other memory for long values: of one that is longer than `size_bytes_max` only the
     /// beginning is read, and [`ApiMisuse::BufferTooSmall`] tells how long it is.
     pub async fn get_within(&self, key: &[u8], size_bytes_max: u64) -> Result<Option<Value>, Error> {
+        let beyond = |needed_bytes| ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes: size_bytes_max };
+        self.get_at_most(ReadRange::whole(key), size_bytes_max, beyond).await
+    }
+
+    /// What `beyond` makes of its length when a range has more than so many bytes.
+    async fn get_at_most(
+        &self,
+        range: ReadRange<'_>,
+        size_bytes_max: u64,
+        beyond: impl FnOnce(u64) -> ApiMisuse,
+    ) -> Result<Option<Value>, Error> {
         let mut collected = Collected::new(1);
-        match self.read_one(ReadRange::whole(key), size_bytes_max, &mut collected).await? {
-            Some(Reached { value_size_bytes: needed_bytes, .. }) if needed_bytes > size_bytes_max => {
-                Err(ApiMisuse::BufferTooSmall { needed_bytes, buffer_bytes: size_bytes_max }.into())
-            }
-            None => Ok(None),
-            Some(_) => Ok(collected.values.pop().map(Value::sorted)),
+        let Some(reached) = self.read_one(range, size_bytes_max, &mut collected).await? else {
+            return Ok(None);
+        };
+        match range.size_bytes_of(reached.value_size_bytes) {
+            needed_bytes if needed_bytes > size_bytes_max => Err(beyond(needed_bytes).into()),
+            _ => Ok(collected.values.pop().map(Value::sorted)),
         }
     }
 

@@ -39,8 +39,7 @@ impl<'a> ReadRange<'a> {
 
     /// How many bytes this is of a value that has so many.
     pub(crate) fn size_bytes_of(&self, value_size_bytes: u64) -> u64 {
-        let asked = if self.length == 0 { u64::MAX } else { self.length };
-        value_size_bytes.saturating_sub(self.offset).min(asked)
+        size_bytes_from(self.offset, self.length, value_size_bytes).unwrap_or(0)
     }
 
     fn check(&self) -> Result<(), ApiMisuse> {
@@ -51,6 +50,12 @@ impl<'a> ReadRange<'a> {
         }
         Ok(())
     }
+}
+
+/// How many bytes `length` from `offset` on are (0: all) of a value that has so many; `None` if it ends before they begin.
+fn size_bytes_from(offset: u64, length: u64, value_size_bytes: u64) -> Option<u64> {
+    let asked = if length == 0 { u64::MAX } else { length };
+    Some(value_size_bytes.checked_sub(offset)?.min(asked))
 }
 
 // What an entry takes at most: its data section and pointers, and what these point at.
@@ -443,9 +448,9 @@ impl Item {
             return Ok(ReadStatus::Damaged);
         }
         let value_size_bytes = result.value_size_bytes;
-        let asked = if self.length == 0 { u64::MAX } else { self.length };
-        let end = self.offset.saturating_add(asked).min(value_size_bytes);
-        let size_bytes = end.checked_sub(self.offset).ok_or(PeerMisbehaved::Pieces)?;
+        let size_bytes = size_bytes_from(self.offset, self.length, value_size_bytes);
+        let size_bytes = size_bytes.ok_or(PeerMisbehaved::Pieces)?;
+        let end = self.offset + size_bytes;
         //= MKV-RD-1
         let mut covered = self.offset;
         for span in spans {
