@@ -98,13 +98,14 @@ impl Target {
     fn configuration(&self, mode: Mode, rdma: bool, directory: &Path) -> String {
         let capacity = self.capacity.0;
         let rdma = if rdma { "rdma: {}\n" } else { "" };
-        match mode {
-            Mode::Memory => format!("{rdma}storage: {{mode: memory, capacity: {capacity}}}\n"),
+        let storage = match mode {
+            Mode::Memory => format!("{{mode: memory, capacity: {capacity}}}"),
             Mode::File => {
                 let path = directory.join("data").display().to_string();
-                format!("{rdma}storage: {{mode: file, capacity: {capacity}, path: {path:?}}}\n")
+                format!("{{mode: file, capacity: {capacity}, path: {path:?}}}")
             }
-        }
+        };
+        format!("{rdma}storage: {storage}\n")
     }
 }
 

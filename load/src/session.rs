@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.target.uri.is_none() {
         return run_beside_own_server(options);
     }
-    let server = options.target.server(Mode::File, &[Transport::from_env()?])?;
+    let server = options.target.server(Mode::File, &[])?;
     let library = options.library.clone().map_or_else(find_library, Ok)?;
     let parent = options.files.clone().unwrap_or_else(std::env::temp_dir);
     let files = tempfile::Builder::new().prefix("memkv-bench-").tempdir_in(&parent);
