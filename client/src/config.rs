@@ -102,8 +102,8 @@ pub struct Config {
     /// The memory of each direction that is made ready when it is first shared with a server on the same host. The
     /// rest becomes ready as it is used.
     pub warm_size_bytes: usize,
-    /// How many microseconds, at most, to stay awake for the answer to a small request when the last one came as soon. 0: always
-    /// sleep. On a single processor a client always does.
+    /// For how many microseconds to stay awake for the answer to a small request when the last one came as soon; for four times as
+    /// many in a few of a hundred when it came within these. 0: always sleep. On a single processor a client always does.
     pub spin_us: u32,
     /// Connections, windows and delays.
     pub settings: Settings,

@@ -41,7 +41,7 @@ pub struct Vigil {
 }
 
 impl Vigil {
-    /// Each stays awake for so many microseconds at most; 0: nobody does.
+    /// Each stays awake for so many microseconds, or four times as many when it tries; 0: nobody does.
     pub fn new(window_us: u32) -> Vigil {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let window_us = if processors > 1 { window_us.min(SPIN_US_MAX) } else { 0 };
