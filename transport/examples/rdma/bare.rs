@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use memkv_transport::rdma::Device;
 use memkv_transport::rdma::bare::{Ended, Side};
+use memkv_transport::session::QueuePairIdentity;
 use memkv_wire::mac::BulkKey;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -23,11 +24,26 @@ const SMALL_SLOT_SIZE_BYTES: usize = 4096;
 
 fn ping_pong(device: &Arc<Device>) -> Result<[Side; 2], Failure> {
     let mut sides = Side::connected(device, RECEIVES + 1, SMALL_SLOT_SIZE_BYTES)?;
-    for side in &mut sides {
-        (0..RECEIVES).try_for_each(|slot| side.receive(slot))?;
-        side.arm()?;
-    }
+    sides.iter_mut().try_for_each(expect_messages)?;
     Ok(sides)
+}
+
+fn expect_messages(side: &mut Side) -> Result<(), Failure> {
+    (0..RECEIVES).try_for_each(|slot| side.receive(slot))?;
+    Ok(side.arm()?)
+}
+
+/// One end, which blocks in the kernel until its events come, and the other end elsewhere.
+pub fn connected(
+    device: &Arc<Device>,
+    exchange: impl FnOnce(QueuePairIdentity) -> Result<QueuePairIdentity, Failure>,
+) -> Result<Side, Failure> {
+    let mut side = Side::alone(device, RECEIVES + 1, SMALL_SLOT_SIZE_BYTES)?;
+    let peer = exchange(side.identity())?;
+    side.connect(&peer)?;
+    expect_messages(&mut side)?;
+    side.block()?;
+    Ok(side)
 }
 
 /// Takes what is there and posts the receives again; how many messages came.
@@ -88,30 +104,39 @@ pub async fn round_trip_of_tasks(device: &Arc<Device>, (there, back): Sizes) -> 
     Ok(microseconds(elapsed))
 }
 
-/// Microseconds of a round trip between two threads, each of which waits for its events in the kernel.
-pub async fn round_trip_of_threads(device: &Arc<Device>, (there, back): Sizes) -> Result<f64, Failure> {
-    fn message(side: &mut Side) -> Result<(), Failure> {
-        while take_messages(side)? == 0 {
-            side.take_event()?;
-            side.arm()?;
-        }
-        Ok(())
+fn message(side: &mut Side) -> Result<(), Failure> {
+    while take_messages(side)? == 0 {
+        side.take_event()?;
+        side.arm()?;
     }
+    Ok(())
+}
+
+/// Asks so often and waits for each answer.
+pub fn ask(side: &mut Side, rounds: u32, (there, _): Sizes) -> Result<(), Failure> {
+    for _ in 0..rounds {
+        side.send(RECEIVES, there)?;
+        message(side)?;
+    }
+    Ok(())
+}
+
+pub fn answer(side: &mut Side, rounds: u32, (_, back): Sizes) -> Result<(), Failure> {
+    for _ in 0..rounds {
+        message(side)?;
+        side.send(RECEIVES, back)?;
+    }
+    Ok(())
+}
+
+/// Microseconds of a round trip between two threads, each of which waits for its events in the kernel.
+pub async fn round_trip_of_threads(device: &Arc<Device>, sizes: Sizes) -> Result<f64, Failure> {
     let [mut near, mut far] = ping_pong(device)?;
     near.block()?;
     far.block()?;
-    let echo = std::thread::spawn(move || {
-        for _ in 0..ROUNDS {
-            message(&mut far)?;
-            far.send(RECEIVES, back)?;
-        }
-        Ok::<_, Failure>(far)
-    });
+    let echo = std::thread::spawn(move || answer(&mut far, ROUNDS, sizes).map(|()| far));
     let begun = Instant::now();
-    for _ in 0..ROUNDS {
-        near.send(RECEIVES, there)?;
-        message(&mut near)?;
-    }
+    ask(&mut near, ROUNDS, sizes)?;
     let elapsed = begun.elapsed();
     echo.join().map_err(|_| "the other thread failed")??;
     Ok(microseconds(elapsed))

@@ -1,4 +1,4 @@
-//! What a stream and frames cost over the verbs alone, and what MAC and checksum cost over transfers alone: in one process, in one run.
+//! What a stream and frames cost over the verbs alone, and what MAC and checksum cost over transfers alone, in one run.
 //!
 //!     cargo build --release -p memkv-transport --example rdma
 //!     tools/rdma/guest target/release/examples/rdma [--json] [--only PART-OF-A-NAME] [--no-timers]
@@ -6,9 +6,12 @@
 //! `--no-timers` takes a runtime that never looks at the clock, which in that guest is a system call, and leaves out what is set up as connections are, under
 //! a deadline.
 //!
-//! Both ends are in one process, on one thread where the name does not say otherwise. Everything is measured several times in turn, so that what
-//! else the machine does meets all of it, and the median is told. `bare.rs` has the verbs alone, `own.rs` what is compared with them.
+//! Both ends are in one process, on one thread, where the name does not say otherwise. Everything is measured several times in turn, so that what
+//! else the machine does meets all of it, and the median is told. `bare.rs` has the verbs alone, `own.rs` what is compared with them,
+//! `apart.rs` both between two processes.
 
+#[cfg(target_os = "linux")]
+mod apart;
 #[cfg(target_os = "linux")]
 mod bare;
 #[cfg(target_os = "linux")]
@@ -22,11 +25,15 @@ fn main() {
 }
 
 #[cfg(target_os = "linux")]
+use memkv_transport::rdma::{Device, Selection};
+
+#[cfg(target_os = "linux")]
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(target_os = "linux")]
 fn main() -> Result<(), Failure> {
     let mut options = table::Options::default();
+    let mut other_end = None;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all();
     let mut arguments = std::env::args().skip(1);
@@ -38,8 +45,17 @@ fn main() -> Result<(), Failure> {
                 options.no_timers = true;
                 runtime = tokio::runtime::Builder::new_current_thread();
             }
+            "--other-end" => {
+                let named = arguments.next().and_then(|name| apart::OtherEnd::named(&name));
+                other_end = Some(named.ok_or("--other-end takes verbs or frames")?);
+            }
             _ => return Err("usage: rdma [--json] [--only PART-OF-A-NAME] [--no-timers]".into()),
         }
     }
-    runtime.enable_io().build()?.block_on(table::run(&options))
+    let device = Device::open(&Selection::default())?;
+    let runtime = runtime.enable_io().build()?;
+    match other_end {
+        Some(end) => runtime.block_on(end.run(&device)),
+        None => runtime.block_on(table::run(&device, &options)),
+    }
 }

@@ -1,6 +1,7 @@
 //! The stream over a queue pair, frames over the stream, and one-sided transfers beside it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -129,8 +130,22 @@ async fn sockets() -> Result<(TcpStream, TcpStream), Failure> {
     Ok((near?, far?.0))
 }
 
-async fn connections(device: &Arc<Device>) -> Result<[(Reader, Writer); 2], Failure> {
-    let (key, pool) = (Key::from_bytes([7; 32]), BufPool::new(64 << 20));
+/// An end of a connection.
+pub type End = (Reader, Writer);
+
+fn key() -> Key {
+    Key::from_bytes([7; 32])
+}
+
+/// The end of who asks.
+pub async fn connected(device: &Arc<Device>, address: SocketAddr) -> Result<End, Failure> {
+    let (terms, pool) = (ClientTerms::new([1; 16], "client"), BufPool::new(POOL_SIZE_BYTES));
+    let (reader, writer, _) = rdma::connect(address, device, &key(), &terms, pool).await?;
+    Ok((reader, writer))
+}
+
+/// The end of who answers.
+pub async fn accepted(device: &Arc<Device>, listener: &TcpListener) -> Result<End, Failure> {
     let server = ServerTerms {
         server_id: [2; 16],
         server_name: "server".to_owned(),
@@ -140,18 +155,19 @@ async fn connections(device: &Arc<Device>) -> Result<[(Reader, Writer); 2], Fail
         lease_ms: 10_000,
         bulk_macs: BulkAlgorithm::preference().to_vec(),
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
     let offer = Offer::new(vec![Arc::clone(device)], 1);
-    let (keys, gate) = (KeyRing::from(key.clone()), SetupGate::default());
-    let accept = async {
-        let (socket, _) = listener.accept().await?;
-        rdma::accept(socket, (&keys, &server), &gate, pool.clone(), &offer).await
-    };
-    let (address, terms) = (listener.local_addr()?, ClientTerms::new([1; 16], "client"));
-    let connect = rdma::connect(address, device, &key, &terms, pool.clone());
-    let (connected, accepted) = tokio::join!(connect, accept);
-    let ((reader, writer, _), (server_reader, server_writer, _)) = (connected?, accepted?);
-    Ok([(reader, writer), (server_reader, server_writer)])
+    let (keys, gate) = (KeyRing::from(key()), SetupGate::default());
+    let pool = BufPool::new(POOL_SIZE_BYTES);
+    let (socket, _) = listener.accept().await?;
+    let (reader, writer, _) = rdma::accept(socket, (&keys, &server), &gate, pool, &offer).await?;
+    Ok((reader, writer))
+}
+
+async fn connections(device: &Arc<Device>) -> Result<[End; 2], Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (near, far) =
+        tokio::try_join!(connected(device, listener.local_addr()?), accepted(device, &listener))?;
+    Ok([near, far])
 }
 
 /// Microseconds.
@@ -161,26 +177,28 @@ pub async fn round_trip_of_bytes(device: &Arc<Device>, (there, back): Sizes) -> 
         let (mut asked, answer) = (vec![0; there], vec![0; back]);
         while far_read.read_exact(&mut asked).await.is_ok() && far_write.write_all(&answer).await.is_ok() {}
     });
-    let (asked, mut answer) = (vec![0; there], vec![0; back]);
-    let begun = Instant::now();
-    for _ in 0..ROUNDS {
-        write.write_all(&asked).await?;
-        read.read_exact(&mut answer).await?;
-    }
-    let elapsed = begun.elapsed();
-    drop((read, write));
+    let asking = tokio::spawn(async move {
+        let (asked, mut answer) = (vec![0; there], vec![0; back]);
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            write.write_all(&asked).await?;
+            read.read_exact(&mut answer).await?;
+        }
+        Ok::<_, Failure>(microseconds(begun.elapsed()))
+    });
+    let elapsed = asking.await??;
     echo.await?;
-    Ok(microseconds(elapsed))
+    Ok(elapsed)
 }
 
 /// Asks for one key, as long as that of a chunk.
-fn ask(control: &mut ControlBuf) -> Result<(), Failure> {
+fn write_request(control: &mut ControlBuf) -> Result<(), Failure> {
     let keys: [&[u8]; 1] = [&[5; 32]];
     let which = RequestWhich::Exists(Exists { keys: List::from(&keys[..]) });
     Ok(Request { namespace: b"bench", which }.encode(control)?)
 }
 
-fn answer(control: &mut ControlBuf) -> Result<(), Failure> {
+fn write_reply(control: &mut ControlBuf) -> Result<(), Failure> {
     let which = ResponseWhich::Ping(PingReply { echo: 1, uptime_ms: 2 });
     Ok(Response { status: Status::Ok, retry_after_ms: 0, detail: "", which }.encode(control)?)
 }
@@ -188,38 +206,53 @@ fn answer(control: &mut ControlBuf) -> Result<(), Failure> {
 /// The bytes of the two frames of a round trip.
 pub fn frame_sizes() -> Result<Sizes, Failure> {
     let (mut there, mut back) = (ControlBuf::new(), ControlBuf::new());
-    ask(&mut there)?;
-    answer(&mut back)?;
+    write_request(&mut there)?;
+    write_reply(&mut back)?;
     Ok((there.frame().len(), back.frame().len()))
 }
 
-/// Microseconds.
-pub async fn round_trip_of_frames(device: &Arc<Device>) -> Result<f64, Failure> {
-    let [(mut reader, mut writer), (mut far_reader, mut far_writer)] = connections(device).await?;
-    let echo = tokio::spawn(async move {
-        while let Ok(Some(frame)) = far_reader.next().await {
-            let request_id = frame.request_id;
-            let mut frame = far_writer.blank();
-            (frame.request_id, frame.last) = (request_id, true);
-            answer(&mut frame.control)?;
-            far_writer.push(frame)?;
-            far_writer.flush().await?;
-        }
-        Ok::<_, Failure>(())
-    });
-    let begun = Instant::now();
-    for _ in 0..ROUNDS {
+/// Asks so often and waits for each answer.
+async fn ask((reader, writer): &mut End, rounds: u32) -> Result<(), Failure> {
+    for _ in 0..rounds {
         let mut frame = writer.blank();
         (frame.request_id, frame.last) = (1, true);
-        ask(&mut frame.control)?;
+        write_request(&mut frame.control)?;
         writer.push(frame)?;
         writer.flush().await?;
         reader.next().await?.ok_or("the other side closed")?;
     }
-    let elapsed = begun.elapsed();
-    drop((reader, writer));
+    Ok(())
+}
+
+pub async fn answer((reader, writer): &mut End, rounds: u32) -> Result<(), Failure> {
+    for _ in 0..rounds {
+        let request_id = reader.next().await?.ok_or("the other side closed")?.request_id;
+        let mut frame = writer.blank();
+        (frame.request_id, frame.last) = (request_id, true);
+        write_reply(&mut frame.control)?;
+        writer.push(frame)?;
+        writer.flush().await?;
+    }
+    Ok(())
+}
+
+/// Microseconds of a round trip. Who asks is a task, as a client's connection is.
+pub async fn asked(mut end: End) -> Result<f64, Failure> {
+    let asking = tokio::spawn(async move {
+        let begun = Instant::now();
+        ask(&mut end, ROUNDS).await?;
+        Ok(microseconds(begun.elapsed()))
+    });
+    asking.await?
+}
+
+/// Microseconds.
+pub async fn round_trip_of_frames(device: &Arc<Device>) -> Result<f64, Failure> {
+    let [near, mut far] = connections(device).await?;
+    let echo = tokio::spawn(async move { answer(&mut far, ROUNDS).await.map(|()| far) });
+    let elapsed = asked(near).await?;
     echo.await??;
-    Ok(microseconds(elapsed))
+    Ok(elapsed)
 }
 
 /// MB/s.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memkv_transport::rdma::{Device, Selection};
+use memkv_transport::rdma::Device;
 use memkv_wire::checksum::BlockHasher;
 use memkv_wire::mac::{BulkAlgorithm, BulkKey, Direction, Key, Schedule};
 
-use crate::{Failure, bare, own};
+use crate::{Failure, apart, bare, own};
 
 pub const ROUNDS: u32 = 1000;
 pub const LARGE_SIZE_BYTES: usize = 1 << 20;
@@ -88,6 +88,8 @@ enum What {
     BareThreads,
     Stream,
     Frames,
+    BareApart,
+    FramesApart,
     BareBulk(Bulk),
     Bulk(Bulk),
     InFrames,
@@ -96,7 +98,7 @@ enum What {
 impl What {
     /// Whether it is set up as connections are.
     fn has_deadlines(self) -> bool {
-        matches!(self, What::Frames | What::InFrames)
+        matches!(self, What::Frames | What::FramesApart | What::InFrames)
     }
 }
 
@@ -117,6 +119,8 @@ fn lines() -> Vec<Line> {
         line(What::BareThreads, "round trip, verbs alone, two threads that block", Some(0), None),
         line(What::Stream, "round trip, bytes over a queue pair", Some(0), Some(1)),
         line(What::Frames, "round trip, frames", Some(0), Some(1)),
+        line(What::BareApart, "round trip, verbs alone, two processes that block", None, None),
+        line(What::FramesApart, "round trip, frames between two processes", Some(4), None),
     ];
     for (way, verb) in [(Way::Fetch, "READ"), (Way::Put, "WRITE")] {
         for depth in [8, 16] {
@@ -132,7 +136,7 @@ fn lines() -> Vec<Line> {
             ]);
         }
     }
-    lines.push(line(What::InFrames, "1 MiB in frames, one at a time", Some(4), None));
+    lines.push(line(What::InFrames, "1 MiB in frames, one at a time", Some(6), None));
     lines
 }
 
@@ -143,14 +147,15 @@ async fn measure(what: What, device: &Arc<Device>, key: &BulkKey) -> Result<f64,
         What::BareThreads => bare::round_trip_of_threads(device, sizes).await,
         What::Stream => own::round_trip_of_bytes(device, sizes).await,
         What::Frames => own::round_trip_of_frames(device).await,
+        What::BareApart => apart::round_trip_of_verbs(device, sizes),
+        What::FramesApart => apart::round_trip_of_frames(device).await,
         What::BareBulk(bulk) => bare::moved(device, bulk, key).await,
         What::Bulk(bulk) => own::moved(device, bulk, key).await,
         What::InFrames => own::rate_of_frames(device).await,
     }
 }
 
-pub async fn run(options: &Options) -> Result<(), Failure> {
-    let device = Device::open(&Selection::default())?;
+pub async fn run(device: &Arc<Device>, options: &Options) -> Result<(), Failure> {
     let schedule = Schedule::new(&Key::from_bytes([7; 32]), b"C", b"R", 1);
     let key = schedule.bulk_key(Direction::ClientToServer, BulkAlgorithm::preference()[0]);
     let mut lines = lines();
@@ -159,7 +164,7 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
     let wanted: Vec<bool> = lines.iter().map(named).collect();
     for _ in 0..REPEATS {
         for line in lines.iter_mut().zip(&wanted).filter_map(|(line, wanted)| wanted.then_some(line)) {
-            line.found.push(measure(line.what, &device, &key).await?);
+            line.found.push(measure(line.what, device, &key).await?);
         }
     }
     let (there, back) = own::frame_sizes()?;

@@ -6,9 +6,11 @@
 
 #![expect(unsafe_code, reason = "waits for a file that libibverbs owns")]
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::io::{AsyncReadExt, Interest};
@@ -20,8 +22,6 @@ use super::endpoint::Shared;
 
 /// Looks for completions that found none, after which an event is waited for.
 const LOOKS_MAX: u32 = 2;
-/// Where looking found none, it is tried again after so many events.
-const MISSES_A_TRY: u32 = 64;
 
 /// Begins to take completions. Must be called inside a runtime.
 pub(super) fn spawn(shared: Arc<Shared>, socket: OwnedReadHalf) -> io::Result<AbortHandle> {
@@ -50,7 +50,6 @@ impl AsFd for Events {
 async fn run(events: AsyncFd<Events>, socket: OwnedReadHalf) {
     let shared = &events.get_ref().0;
     let mut socket = Some(socket);
-    let mut patience = Patience::default();
     let ended: Result<(), PumpError> = async {
         loop {
             shared.pair.arm()?;
@@ -61,7 +60,7 @@ async fn run(events: AsyncFd<Events>, socket: OwnedReadHalf) {
             shared.pair.take_event()?;
             ready.clear_ready();
             shared.advance();
-            patience.linger(shared).await;
+            linger(shared).await;
         }
     }
     .await;
@@ -95,30 +94,28 @@ async fn end(socket: Option<&mut OwnedReadHalf>) -> bool {
     }
 }
 
-/// Whether completions are looked for before an event is asked for and waited for. An event costs three system calls, a look costs one, and others
-/// have their turn before it; but where a peer needs longer than that to answer, looking finds nothing.
-#[derive(Debug, Default)]
-struct Patience {
-    /// Events after which looking found nothing, one after another.
-    misses: u32,
+/// Takes what comes while others have their turn: whoever waited for what came has answered by then, and where both ends share a processor, so has the
+/// peer. An event costs three system calls, and what the runtime does while it waits; a look costs none.
+async fn linger(shared: &Shared) {
+    let mut looks = 0;
+    while looks < LOOKS_MAX {
+        at_the_end_of_the_queue().await;
+        looks = if shared.advance() { 0 } else { looks + 1 };
+    }
 }
 
-impl Patience {
-    /// Takes what comes while others have their turn.
-    async fn linger(&mut self, shared: &Shared) {
-        if !self.misses.is_multiple_of(MISSES_A_TRY) {
-            self.misses = self.misses.wrapping_add(1);
-            return;
+/// Lets the tasks that wait for their turn have it, and no more: unlike [`tokio::task::yield_now`], which has the runtime look at its files and at the clock first, when it
+/// has nothing else to do.
+async fn at_the_end_of_the_queue() {
+    let mut had_turn = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut had_turn, true) {
+            return Poll::Ready(());
         }
-        let (mut looks, mut found) = (0, false);
-        while looks < LOOKS_MAX {
-            tokio::task::yield_now().await;
-            let came = shared.advance();
-            looks = if came { 0 } else { looks + 1 };
-            found |= came;
-        }
-        self.misses = if found { 0 } else { self.misses.wrapping_add(1) };
-    }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[derive(Debug, thiserror::Error)]
