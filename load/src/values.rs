@@ -21,7 +21,7 @@ use crate::server::{Mode, Server, Target};
 use crate::size::Size;
 use crate::{chart, cpu, noise, report};
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Options {
     #[command(flatten)]
     target: Target,
@@ -181,7 +181,9 @@ pub fn run(options: &Options) -> Result<()> {
             builder.worker_threads(usize::from(threads)).enable_all().build()?
         }
     };
-    let figures = runtime.block_on(measure(options))?;
+    // A task like the operations: what they wake is polled when they are done, without a turn of this thread or a look at the runtime's files for each.
+    let measuring = runtime.spawn(measure(options.clone()));
+    let figures = runtime.block_on(measuring)??;
     if let Some(path) = &options.output.svg {
         chart::values(path, &figures).with_context(|| format!("cannot draw {}", path.display()))?;
     }
@@ -193,7 +195,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn measure(options: &Options) -> Result<Vec<Figure>> {
+async fn measure(options: Options) -> Result<Vec<Figure>> {
+    let options = &options;
     let transports: Vec<_> = options.transports.iter().map(|wire| wire.transport()).collect();
     let server = options.target.server(Mode::Memory, &transports)?;
     let counts: Vec<Option<u16>> = match options.connections.as_slice() {
