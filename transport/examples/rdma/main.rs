@@ -3,8 +3,8 @@
 //!     cargo build --release -p memkv-transport --example rdma
 //!     tools/rdma/guest target/release/examples/rdma [--json] [--only PART-OF-A-NAME] [--no-timers]
 //!
-//! `--no-timers` takes a runtime that never looks at the clock, which in that guest is a system call, and leaves out what is set up as connections are, under
-//! a deadline.
+//! `--no-timers` takes a runtime without timers, which looks at the clock, in that guest a system call, twice for each wait and not three times; and leaves out what
+//! is set up as connections are, under a deadline.
 //!
 //! Both ends are in one process, on one thread, where the name does not say otherwise. Everything is measured several times in turn, so that what
 //! else the machine does meets all of it, and the median is told. `bare.rs` has the verbs alone, `own.rs` what is compared with them,
