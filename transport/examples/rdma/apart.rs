@@ -3,7 +3,7 @@
 //! The other end tells over its standard output how it is reached, and is told over its standard input.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,7 +64,6 @@ impl OtherEnd {
 /// A process that is the other end.
 struct Apart {
     child: Child,
-    input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
@@ -73,9 +72,8 @@ impl Apart {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--other-end", end.name()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
-        let input = child.stdin.take().ok_or("no input")?;
         let output = BufReader::new(child.stdout.take().ok_or("no output")?);
-        Ok(Apart { child, input, output })
+        Ok(Apart { child, output })
     }
 
     fn says(&mut self) -> Result<String, Failure> {
@@ -84,11 +82,19 @@ impl Apart {
         Ok(line)
     }
 
-    fn ended(self) -> Result<(), Failure> {
-        let Apart { mut child, input, .. } = self;
-        drop(input);
-        let status = child.wait()?;
+    fn ended(&mut self) -> Result<(), Failure> {
+        // This closes its input.
+        let status = self.child.wait()?;
         if status.success() { Ok(()) } else { Err(format!("the other end failed: {status}").into()) }
+    }
+}
+
+/// Nobody is left waiting for a device when a measurement fails.
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // It fails where the process is gone, as it should be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -119,7 +125,7 @@ pub fn round_trip_of_verbs(device: &Arc<Device>, sizes: Sizes) -> Result<f64, Fa
     let mut apart = Apart::start(OtherEnd::Verbs)?;
     let mut side = bare::connected(device, |own| {
         let peer = told(&mut apart.output)?;
-        tell(&mut apart.input, &own)?;
+        tell(apart.child.stdin.as_mut().ok_or("no input")?, &own)?;
         Ok(peer)
     })?;
     apart.says()?;
