@@ -4,7 +4,6 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use memkv_client::{Buf, Client, Config, PutItem, Transport};
@@ -64,12 +63,10 @@ struct Lane {
     number: usize,
     client: Client,
     runtime: Runtime,
-    contents: Arc<Vec<Buf>>,
+    contents: Vec<Buf>,
     /// Of the values that are there to be read.
-    kept: Keys,
+    kept: Vec<Vec<u8>>,
 }
-
-type Keys = Arc<Vec<Vec<u8>>>;
 
 impl MemKv {
     pub fn start(name: &'static str, program: &Path, transport: Transport) -> Result<MemKv> {
@@ -127,20 +124,17 @@ impl Lane {
     fn connect(number: usize, config: Config) -> Result<Lane> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = runtime.block_on(Client::connect(config))?;
-        Ok(Lane { number, client, runtime, contents: Arc::default(), kept: Arc::default() })
+        Ok(Lane { number, client, runtime, contents: Vec::new(), kept: Vec::new() })
     }
 
     /// Values are stored once and never change: every pass of writes has keys of its own.
-    fn keys(&self, case: &Case, pass: u64) -> Keys {
-        let key = |n| format!("bench-{}-{pass}-{n:08}", self.number).into_bytes();
-        Arc::new((0..case.count).map(key).collect())
+    fn keys(&self, case: &Case, pass: u64) -> Vec<Vec<u8>> {
+        (0..case.count).map(|n| format!("bench-{}-{pass}-{n:08}", self.number).into_bytes()).collect()
     }
 
     fn timed(&self, case: &Case, act: Act, pass: u64) -> Result<()> {
-        let keys = if act == Act::Read { Arc::clone(&self.kept) } else { self.keys(case, pass) };
-        // A task like the operations: the runtime need not look at its files before it is told of one that is done.
-        let pass = run(self.client.clone(), *case, act, keys, Arc::clone(&self.contents));
-        self.runtime.block_on(self.runtime.spawn(pass))?
+        let keys = if act == Act::Read { &self.kept } else { &self.keys(case, pass) };
+        self.runtime.block_on(run(&self.client, case, act, keys, &self.contents))
     }
 
     fn delete(&self, keys: &[Vec<u8>]) -> Result<()> {
@@ -152,13 +146,12 @@ impl Lane {
     }
 
     fn fill(&mut self, case: &Case) -> Result<()> {
-        let mut filled = Vec::new();
+        self.contents.clear();
         for bytes in contents(case) {
             let mut buffer = self.runtime.block_on(self.client.buffer(case.value_bytes))?;
             buffer.copy_from_slice(&bytes);
-            filled.push(buffer.freeze());
+            self.contents.push(buffer.freeze());
         }
-        self.contents = Arc::new(filled);
         Ok(())
     }
 }
@@ -199,7 +192,7 @@ fn share_of(case: &Case) -> Case {
     Case { in_flight: case.in_flight / CONNECTIONS, count: case.count / CONNECTIONS, ..*case }
 }
 
-async fn run(client: Client, case: Case, act: Act, keys: Keys, contents: Arc<Vec<Buf>>) -> Result<()> {
+async fn run(client: &Client, case: &Case, act: Act, keys: &[Vec<u8>], contents: &[Buf]) -> Result<()> {
     let depth = case.in_flight / case.batch;
     let mut running: JoinSet<Result<()>> = JoinSet::new();
     for (n, keys) in keys.chunks(case.batch).enumerate() {
